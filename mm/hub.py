@@ -1,0 +1,222 @@
+"""From the name of a model to a folder of files.
+
+A name is one of three things, tried in this order:
+
+1. the name of a bundled model (``nano-vl2``): a folder inside the package;
+2. a folder in the published layout (write ``./nano-vl2`` for a folder that is called like a bundled model);
+3. a hub id, ``organisation/name``: the Hugging Face cache, or the network. ``HF_HOME``, ``HF_HUB_CACHE``,
+   ``HF_TOKEN``, ``HF_HUB_OFFLINE`` and ``HF_ENDPOINT`` mean what they mean everywhere.
+
+Bundled and local models never touch the network; huggingface_hub is imported only for the third kind.
+"""
+
+import difflib
+import errno
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from mm.errors import CheckpointNotFoundError, MMError, OptionError, ResourceError
+
+# Published checkpoints whose configurations ship with the package (mm/families/configs), so that they can be planned
+# for without a network. The organisation is the one that published them.
+PUBLISHED_ORGANISATION = "deepseek-ai"
+
+_CONFIG_FILES = ["*.json", "*.txt", "*.model"]
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Files of a model on this machine."""
+
+    name: str  # as the user wrote it
+    folder: Path
+    source: Literal["bundled", "local", "hub", "published config"]
+    revision: str | None  # the commit of a hub snapshot, else None
+
+
+def _package_folders(*parts: str) -> dict[str, Path]:
+    """{name: folder} of the folders with a config.json under a folder of the package, sorted by name."""
+    root = Path(str(files("mm"))).joinpath(*parts)
+    return {path.parent.name: path.parent for path in sorted(root.glob("*/config.json"))}
+
+
+def bundled_models() -> dict[str, Path]:
+    """{name: folder} of the models inside the package."""
+    return _package_folders("nano")
+
+
+def published_configs() -> dict[str, Path]:
+    """{hub id: folder with config.json and processor_config.json} of the published checkpoints that are known."""
+    folders = _package_folders("families", "configs")
+    return {f"{PUBLISHED_ORGANISATION}/{name}": folder for name, folder in folders.items()}
+
+
+def known_names() -> list[str]:
+    """Names that `find_checkpoint` knows without a network: bundled models, then published hub ids."""
+    return [*bundled_models(), *published_configs()]
+
+
+def find_checkpoint(name: str, revision: str | None = None) -> Checkpoint:
+    """Find (and for a hub id: download when it is not cached) all files of a model.
+
+    Args:
+        name: bundled name, folder or hub id.
+        revision: branch, tag or commit of a hub id.
+
+    Raises:
+        CheckpointNotFoundError: the name leads nowhere, or is not cached and cannot be downloaded.
+        OptionError: a revision of something that has none.
+        ResourceError: the disk is full or cannot be written.
+    """
+    local = _find_local(name, revision)
+    if local is not None:
+        return local
+    folder = _download(name, revision, [*_CONFIG_FILES, "*.safetensors"])
+    if not any(folder.glob("*.safetensors")):  # pickles only where nothing better is published
+        folder = _download(name, revision, [*_CONFIG_FILES, "*.bin"])
+    return Checkpoint(name, folder, "hub", folder.name)
+
+
+def find_config(name: str, revision: str | None = None) -> Checkpoint:
+    """Like `find_checkpoint`, for config.json and processor_config.json only: no weights are downloaded.
+
+    The configurations of published checkpoints are part of the package, so they need no network unless a revision is
+    asked for.
+    """
+    local = _find_local(name, revision)
+    if local is not None:
+        return local
+    published = published_configs().get(name)
+    if published is not None and revision is None:
+        return Checkpoint(name, published, "published config", None)
+    folder = _download(name, revision, ["config.json", "*processor_config.json"])
+    return Checkpoint(name, folder, "hub", folder.name)
+
+
+def cached_models() -> dict[str, int]:
+    """{hub id: bytes on disk} of the models in the Hugging Face cache, whatever their family; empty without a cache."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        cache = scan_cache_dir()
+    except CacheNotFound:
+        return {}
+    return {
+        repo.repo_id: repo.size_on_disk
+        for repo in sorted(cache.repos, key=lambda r: r.repo_id)
+        if repo.repo_type == "model"
+    }
+
+
+def _find_local(name: str, revision: str | None) -> Checkpoint | None:
+    """The bundled or local checkpoint of this name; None for a hub id."""
+    if not name.strip():
+        raise CheckpointNotFoundError(f"the model name is empty. {_known()}")
+    bundled = bundled_models().get(name)
+    if bundled is not None:
+        _refuse_revision(revision, f"{name!r} is bundled")
+        return Checkpoint(name, bundled, "bundled", None)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        _refuse_revision(revision, f"{name!r} is a folder")
+        if not (path / "config.json").is_file():
+            raise CheckpointNotFoundError(
+                f"the folder {name!r} has no config.json. A model folder holds config.json, processor_config.json, "
+                "tokenizer.json and *.safetensors or *.bin files, as published"
+            )
+        return Checkpoint(name, path, "local", None)
+    if path.exists():
+        raise CheckpointNotFoundError(f"{name!r} is a file. Name the folder that holds it, with its config.json")
+    if not _HUB_ID.fullmatch(name):
+        kind = "there is no folder" if re.search(r"^[.~]|[/\\]", name) else "there is no model or folder"
+        raise CheckpointNotFoundError(f"{kind} {name!r}.{_closest(name)} {_known()}")
+    return None
+
+
+def _refuse_revision(revision: str | None, why: str) -> None:
+    if revision is not None:
+        raise OptionError(f"{why}, so it has no revision {revision!r}: revisions belong to hub ids. Leave it out")
+
+
+def _known() -> str:
+    return f"Known: {', '.join(known_names())}; or name a folder, or any hub id 'organisation/name'"
+
+
+def _closest(name: str) -> str:
+    """`" Did you mean ...?"` when a known name is close, compared with and without its organisation."""
+    spellings = {known.split("/")[-1].lower(): known for known in known_names() if known != name}
+    close = difflib.get_close_matches(name.split("/")[-1].lower(), spellings, n=1, cutoff=0.6)
+    return f" Did you mean {spellings[close[0]]!r}?" if close else ""
+
+
+def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
+    """The snapshot folder of a hub id with the files that match, from the cache when there is no network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    # The base class of the HTTP library's errors (httpx; the name of its module changes with the version).
+    transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=["*/*"]))
+    except (OSError, transport_error, HFValidationError) as error:
+        raise _explain(error, name, revision) from error
+
+
+def _explain(error: Exception, name: str, revision: str | None) -> MMError:
+    """What a failed download means for the user."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    what = name if revision is None else f"{name} at revision {revision!r}"
+    cache, endpoint = constants.HF_HUB_CACHE, constants.ENDPOINT
+    first_line = (str(error).splitlines() or [type(error).__name__])[0]
+    match error:
+        case HFValidationError():
+            return CheckpointNotFoundError(f"{name!r} is not a hub id: {first_line}. {_known()}")
+        case GatedRepoError():
+            return CheckpointNotFoundError(
+                f"{name} asks for acceptance of its terms. Accept them on its page, then set HF_TOKEN of that account"
+            )
+        case RepositoryNotFoundError():
+            return CheckpointNotFoundError(
+                f"{endpoint} has no model {name!r}, or it is private.{_closest(name)} Check the spelling; "
+                f"a private model needs HF_TOKEN. {_known()}"
+            )
+        case RevisionNotFoundError():
+            return CheckpointNotFoundError(
+                f"{name} has no revision {revision!r}. Name one of its branches, tags or commits"
+            )
+        case LocalEntryNotFoundError():
+            if constants.HF_HUB_OFFLINE:
+                cause, step = "HF_HUB_OFFLINE is set", "unset HF_HUB_OFFLINE"
+            else:
+                cause, step = f"{endpoint} cannot be reached", "check the network, the proxy settings and HF_ENDPOINT"
+            return CheckpointNotFoundError(
+                f"{what} is not (completely) in the cache {cache}, and {cause}. Either {step}; or copy the model "
+                f"to this machine and name its folder; or use a bundled model: {', '.join(bundled_models())}"
+            )
+        case OSError(errno=errno.ENOSPC):
+            return ResourceError(
+                f"the disk is full: {what} does not fit in {cache}. Free some space, or set HF_HOME to a folder on a "
+                "larger disk; what has arrived is kept"
+            )
+        case PermissionError() | NotADirectoryError() | FileExistsError() | OSError(errno=errno.EROFS):
+            return ResourceError(
+                f"cannot write to the cache {cache}: {first_line}. Mend its permissions, or set HF_HOME elsewhere"
+            )
+        case _:
+            return CheckpointNotFoundError(
+                f"the download of {what} from {endpoint} failed: {first_line}. Check the network and try again; "
+                "what has arrived is kept"
+            )
