@@ -1,0 +1,55 @@
+"""The order in which the tokens of a tiled image stand in the prompt (DeepSeek-VL2, tile_tag "2D", global view first).
+
+An image is a global view and ``across`` x ``down`` tiles. Its tokens: each row of the global view and one newline; one
+view separator; then all tiles joined to one picture, each of its rows and one newline. The layout is a list of indices
+into the flattened features, so that it costs one gather however many images there are.
+"""
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+
+def num_tokens(side: int, across: int, down: int) -> int:
+    """Tokens of one image whose views are ``side`` x ``side`` tokens, in ``across`` x ``down`` tiles."""
+    return side * (side + 1) + 1 + down * side * (across * side + 1)
+
+
+def image_layout(side: int, across: int, down: int, *, first: int, newline: int, separator: int) -> Tensor:
+    """Indices of one image's tokens, (num_tokens,) int64.
+
+    Args:
+        side: tokens a side of a view.
+        across: tiles from left to right.
+        down: tiles from top to bottom.
+        first: index of the image's first feature (its global view; the tiles follow row by row).
+        newline: index that stands for the newline vector.
+        separator: index that stands for the view separator.
+    """
+    area = side * side
+    view = torch.arange(first, first + area).view(side, side)
+    tiles = torch.arange(first + area, first + area * (1 + across * down))
+    picture = rearrange(tiles, "(down across h w) -> (down h) (across w)", down=down, across=across, h=side)
+
+    def with_newlines(rows: Tensor) -> Tensor:
+        return torch.cat((rows, torch.full((rows.shape[0], 1), newline)), dim=1).flatten()
+
+    return torch.cat((with_newlines(view), torch.tensor([separator]), with_newlines(picture)))
+
+
+def layout(side: int, tile_grids: Tensor) -> Tensor:
+    """Indices of all images in order, (K,) int64, into features flattened to (N * side * side, D) with the newline
+    vector appended at N * side * side and the separator after it.
+
+    Args:
+        side: tokens a side of a view.
+        tile_grids: (num_images, 2) int64, tiles across and down.
+    """
+    grids = [(int(across), int(down)) for across, down in tile_grids.tolist()]
+    area = side * side
+    total = area * sum(1 + across * down for across, down in grids)
+    parts, first = [], 0
+    for across, down in grids:
+        parts.append(image_layout(side, across, down, first=first, newline=total, separator=total + 1))
+        first += area * (1 + across * down)
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64)

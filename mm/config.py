@@ -1,0 +1,134 @@
+"""Frozen descriptions of the parts of a model.
+
+Every size is required: a family's ``parse_config`` reads the published config.json once, fills in the documented class
+defaults, and nothing downstream ever looks at raw JSON again.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig:
+    """A SigLIP tower (pre-norm ViT, no class token, biases everywhere, LayerNorm eps 1e-6).
+
+    ``num_blocks`` is the number of blocks that run (published ``select_layer`` already applied).
+    """
+
+    image_size: int  # pixels, square
+    patch_size: int  # pixels
+    width: int
+    num_blocks: int
+    num_heads: int
+    mlp_width: int
+    gelu: Literal["exact", "tanh"]  # exact in DeepSeek-VL and Janus, tanh in DeepSeek-VL2
+
+    @property
+    def grid(self) -> int:
+        """Patches a side (incomplete patches at the right and bottom edge are not used)."""
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelShuffleConfig:
+    """DeepSeek-VL2's ``downsample_mlp_gelu`` adaptor: ``ratio`` x ``ratio`` patches become one token, then an MLP."""
+
+    input_width: int
+    output_width: int
+    ratio: int
+    mlp_ratio: int  # width of the first linear layer over output_width
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class YarnConfig:
+    """YaRN context extension (arXiv 2309.00071), with DeepSeek-V2's mscale terms."""
+
+    factor: float
+    original_max_positions: int
+    beta_fast: float
+    beta_slow: float
+    mscale: float
+    mscale_all_dim: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearScalingConfig:
+    """Linear RoPE scaling: positions are divided by ``factor``."""
+
+    factor: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embedding; ``scaling`` is None for plain RoPE."""
+
+    theta: float
+    scaling: YarnConfig | LinearScalingConfig | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Multi-head (or grouped-query) attention with half-split RoPE over the whole head."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    qkv_bias: bool
+    output_bias: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentAttentionConfig:
+    """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434, section 2.1)."""
+
+    num_heads: int
+    q_lora_rank: int | None
+    kv_lora_rank: int
+    qk_nope_head_dim: int
+    qk_rope_head_dim: int
+    v_head_dim: int
+    bias: bool  # of q_a_proj, kv_a_proj_with_mqa and o_proj
+
+    @property
+    def cache_width(self) -> int:
+        """Numbers cached per token and layer: the latent and the shared rope key."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """Routed and shared experts (DeepSeekMoE, arXiv 2401.06066; noaux_tc: DeepSeek-V3, arXiv 2412.19437)."""
+
+    num_experts: int
+    num_experts_per_token: int
+    expert_width: int
+    num_shared_experts: int
+    scoring: Literal["softmax", "sigmoid"]
+    method: Literal["greedy", "group_limited_greedy", "noaux_tc"]
+    num_groups: int
+    num_groups_per_token: int
+    normalize_weights: bool
+    scaling_factor: float
+    first_moe_layer: int  # layers before it are dense
+    layer_frequency: int  # every n-th layer from there on is MoE
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """A causal decoder: (dense | MoE) x (MHA/GQA | MLA)."""
+
+    vocab_size: int
+    hidden_size: int
+    mlp_width: int
+    num_layers: int
+    rms_norm_eps: float
+    max_positions: int
+    rope: RopeConfig
+    attention: AttentionConfig | LatentAttentionConfig
+    moe: MoEConfig | None
+
+    def is_moe_layer(self, index: int) -> bool:
+        """Whether layer ``index`` (from 0) has routed experts."""
+        moe = self.moe
+        return moe is not None and index >= moe.first_moe_layer and index % moe.layer_frequency == 0

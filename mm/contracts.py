@@ -1,0 +1,126 @@
+"""What one part of ``mm`` may know of another: plain records and Protocols, no behaviour.
+
+Letters: B rows, T tokens of a call, S cached positions, D hidden size, N image views, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSpan:
+    """Where one image of a conversation stands."""
+
+    start: int  # first position in input_ids
+    stop: int  # one past the last
+    width: int  # pixels of the image as opened (after EXIF rotation), for boxes
+    height: int
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One conversation, ready for a model. Tensors are on the CPU and are never written to."""
+
+    input_ids: Tensor  # (T,) int64; every image position holds the image token's id
+    image_mask: Tensor  # (T,) bool; True where an image token stands
+    pixels: Tensor  # (N, 3, S, S) float32, normalised; image after image, the global view before its tiles, row by row
+    tile_grids: Tensor  # (num_images, 2) int64: tiles across, tiles down
+    spans: tuple[ImageSpan, ...]  # one per image, in order
+    prompt: str  # the formatted conversation, for display and logs only
+    labels: Tensor | None = None  # (T,) int64 target ids for training, the ignore id where no loss is taken
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt length T, image tokens included."""
+        return int(self.input_ids.shape[0])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Conversations of different length in one rectangle (training, parity)."""
+
+    input_ids: Tensor  # (B, T) int64, padded
+    attention_mask: Tensor  # (B, T) bool, False on padding
+    image_mask: Tensor  # (B, T) bool
+    labels: Tensor | None  # (B, T) int64
+    rows: tuple[Inputs, ...]
+
+
+class CancelToken(Protocol):
+    """Asked between steps; ``threading.Event`` satisfies it."""
+
+    def is_set(self) -> bool:
+        """True once the caller wants the run to end."""
+        ...
+
+
+class Cache(Protocol):
+    """The preallocated memory of attention: ``num_rows`` rows of ``length`` token slots."""
+
+    num_rows: int
+    length: int
+
+    def bytes_per_token(self) -> int:
+        """Bytes one token of one row takes over all layers."""
+        ...
+
+    def rows(self, start: int, stop: int) -> "Cache":
+        """A view of rows start..stop-1 that shares memory with this cache."""
+        ...
+
+
+class Decoder(Protocol):
+    """A causal decoder as generation sees it."""
+
+    vocab_size: int
+    max_positions: int
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, D)."""
+        ...
+
+    def new_cache(self, num_rows: int, length: int) -> Cache:
+        """An empty cache on the decoder's device and dtype."""
+        ...
+
+    def __call__(
+        self,
+        embeds: Tensor,
+        *,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+        visible: int | None = None,
+        key_mask: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D) hidden states after the final norm.
+
+        Args:
+            embeds: input embeddings.
+            positions: (B, T) int64, the position of each token, which is also the cache slot it is written to; None
+                means 0..T-1 in every row.
+            cache: memory to write keys to and read them from; None attends within this call only.
+            visible: number of leading cache slots that are read; must exceed every position. None means all of them.
+                A plain int, so that a step has no shape that depends on data.
+            key_mask: (B, visible) bool (or (B, T) without a cache); False hides a slot from every query of that row.
+                Causality (slot <= position) always holds.
+        """
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V) float32."""
+        ...
+
+
+class MultimodalModel(Protocol):
+    """A built model as generation and pipelines see it."""
+
+    decoder: Decoder
+    device: torch.device
+    dtype: torch.dtype
+
+    def embed_inputs(self, inputs: list[Inputs]) -> list[Tensor]:
+        """Embeddings (T_i, D) of each conversation, image features in place; one encoder pass over all views."""
+        ...

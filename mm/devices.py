@@ -1,0 +1,58 @@
+"""Which device and number type a model runs on."""
+
+import torch
+
+from mm.errors import OptionError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def resolve_device(name: str | torch.device = "auto") -> torch.device:
+    """A usable device; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        OptionError: an unknown name, or a device that this machine or this build of torch lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"device {str(name)!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise OptionError(
+            f"device {str(name)!r} was asked for, but torch {torch.__version__} sees no GPU. Use --device auto or cpu, "
+            "or install a GPU driver that fits this torch."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device {str(name)!r} was asked for, but there are {torch.cuda.device_count()} GPUs.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise OptionError(
+            "device 'mps' was asked for, but this machine has no usable Apple GPU. Use --device auto or cpu."
+        )
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise OptionError(f"device {str(name)!r} is not supported; use auto, cpu, cuda, cuda:1 or mps.")
+    return device
+
+
+def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The type of weights and activations; "auto" is bf16 where an accelerator has it, else fp16; float32 on the CPU.
+
+    Raises:
+        OptionError: an unknown name.
+    """
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.float16
+        return torch.bfloat16
+    known = DTYPES.get(_SHORT.get(name, name))
+    if known is None:
+        raise OptionError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)} (or {', '.join(_SHORT)}).")
+    return known

@@ -1,0 +1,157 @@
+"""Every family in one table, and what one does with a checkpoint folder: read its config, build, load, save."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm.devices import resolve_device, resolve_dtype
+from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError
+from mm.families.family import Family, FamilyConfig
+from mm.model import VisionLanguageModel
+from mm.processing.base import Processor
+from mm.registry import Registry
+from mm.weights import load_weights, save_weights
+
+# The shipped models stay under the size that plain git and every code host accept.
+MAX_SHARD_BYTES = 15 * 2**20
+PUBLISHED_SHARD_BYTES = 5 * 10**9
+
+# Files of a checkpoint that are copied when a model is saved: everything small that is not weights.
+COPIED_SUFFIXES = (".json", ".md", ".txt", ".model")
+
+
+FAMILIES = Registry("model family", {"deepseek_vl2": "mm.families.deepseek_vl2:FAMILY"})
+MODEL_TYPES = {"deepseek_vl_v2": "deepseek_vl2"}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointNotFoundError: no such file.
+        ConfigError: not a JSON object.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointNotFoundError(
+            f"{path.parent} has no {path.name}, so it is no model folder. Expected config.json, processor_config.json, "
+            "tokenizer.json and *.safetensors or *.bin files."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not readable as JSON ({error}). Download it again.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds {type(raw).__name__}; expected a JSON object.")
+    return raw
+
+
+def family_of(raw: dict[str, Any]) -> str:
+    """The family's name for a config.json.
+
+    Raises:
+        ConfigError: a model of another kind.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ConfigError(
+            f"config.json says model_type {model_type!r}, which mm does not run; it runs "
+            f"{', '.join(sorted(MODEL_TYPES))}."
+        )
+    return MODEL_TYPES[model_type]
+
+
+def load_config(folder: Path) -> FamilyConfig:
+    """The parsed config.json of a checkpoint folder.
+
+    Raises:
+        CheckpointNotFoundError: no config.json there.
+        ConfigError: a file that is not understood to the last key.
+    """
+    raw = read_json(Path(folder) / "config.json")
+    family: Family = FAMILIES.load(family_of(raw))
+    return family.parse_config(raw)
+
+
+def build_model(config: FamilyConfig, *, device: str | torch.device = "meta") -> VisionLanguageModel:
+    """The model with uninitialised ("meta") or freshly initialised weights."""
+    family: Family = FAMILIES.load(config.family)
+    with torch.device(device):
+        return family.build(config)
+
+
+def load_model(
+    folder: Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> VisionLanguageModel:
+    """The model of a checkpoint folder, strictly loaded, in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: the folder is not a complete checkpoint of a known family.
+        OptionError: unknown device or dtype.
+    """
+    folder = Path(folder)
+    config = load_config(folder)
+    family: Family = FAMILIES.load(config.family)
+    place = resolve_device(device)
+    model = build_model(config)
+    load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
+    return model.eval().requires_grad_(False)
+
+
+def load_processor(folder: Path) -> Processor:
+    """The processor (tokenizer, template, image geometry) of a checkpoint folder.
+
+    Raises:
+        CheckpointError: a file is missing or contradicts itself.
+    """
+    folder = Path(folder)
+    family: Family = FAMILIES.load(family_of(read_json(folder / "config.json")))
+    return family.build_processor(folder)
+
+
+def save_pretrained(
+    model: VisionLanguageModel,
+    folder: Path,
+    *,
+    source: Path,
+    dtype: torch.dtype = torch.bfloat16,
+    max_shard_bytes: int = PUBLISHED_SHARD_BYTES,
+) -> None:
+    """Write a checkpoint folder in the published layout, which other engines load as well.
+
+    Args:
+        model: a model of the architecture that ``source`` describes.
+        folder: created when missing; must not hold other weights.
+        source: the folder the model was built from: its config, tokenizer and processor files are copied, and the
+            tensors that the model drops on purpose, where it has weights.
+        dtype: type on disk.
+        max_shard_bytes: largest size of one file.
+
+    Raises:
+        ResourceError: the folder cannot be written or holds weights already.
+    """
+    folder, source = Path(folder), Path(source)
+    config = load_config(source)
+    family: Family = FAMILIES.load(config.family)
+    has_weights = any(source.glob("*.safetensors")) or any(source.glob("*.bin"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
+        if present:
+            raise ResourceError(f"{folder} already holds weights ({present[0]}). Choose an empty folder.")
+        if folder.resolve() != source.resolve():
+            for path in sorted(source.iterdir()):
+                if path.suffix in COPIED_SUFFIXES and not path.name.endswith(".index.json"):
+                    shutil.copyfile(path, folder / path.name)
+    except OSError as error:
+        raise ResourceError(f"cannot write to {folder} ({error}). Choose another folder.") from error
+    save_weights(
+        model,
+        folder,
+        family.key_map,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        source=source if has_weights else None,
+    )

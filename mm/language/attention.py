@@ -1,0 +1,85 @@
+"""Multi-head and grouped-query attention, and what one call of the decoder tells every layer.
+
+Letters: B rows, T tokens of the call, S visible slots, H heads, K key/value heads, A head dimension, D hidden size.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mm.config import AttentionConfig
+from mm.language.cache import LayerCache
+from mm.language.rope import rotate
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where the tokens of one call stand; the same for every layer.
+
+    ``fresh`` means that the call starts its rows: positions are 0..T-1 and no earlier slot is read.
+    """
+
+    positions: Tensor  # (B, T) int64, also the slots written to
+    cos: Tensor  # (B, T, 1, R)
+    sin: Tensor  # (B, T, 1, R)
+    visible: int  # slots read when not fresh
+    mask: Tensor | None  # (B, 1, T, S) bool, True = attend; None = plain causal over the call itself
+    fresh: bool
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+    """Scaled dot-product attention; no mask means causal over equal lengths.
+
+    Args:
+        query: (B, T, H, A).
+        key: (B, S, K, A) with K dividing H.
+        value: (B, S, K, V).
+        mask: (B, 1, T, S) bool or None.
+
+    Returns:
+        (B, T, H, V).
+    """
+    out = F.scaled_dot_product_attention(
+        query.transpose(1, 2),
+        key.transpose(1, 2),
+        value.transpose(1, 2),
+        attn_mask=mask,
+        is_causal=mask is None and query.shape[1] > 1,
+        scale=scale,
+        enable_gqa=key.shape[2] != query.shape[2],
+    )
+    return out.transpose(1, 2)  # (B, T, H, V)
+
+
+class Attention(nn.Module):
+    """Llama's attention: biases as configured, half-split RoPE over the whole head."""
+
+    def __init__(self, width: int, config: AttentionConfig) -> None:
+        super().__init__()
+        self.config = config
+        query_width = config.num_heads * config.head_dim
+        key_width = config.num_kv_heads * config.head_dim
+        self.q_proj = nn.Linear(width, query_width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(width, key_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(width, key_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(query_width, width, bias=config.output_bias)
+        self.scale = config.head_dim**-0.5
+
+    def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of what one token stores: its keys and its values."""
+        shape = (self.config.num_kv_heads, self.config.head_dim)
+        return shape, shape
+
+    def forward(self, x: Tensor, step: Step, cache: LayerCache | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        head = self.config.head_dim
+        query = rotate(self.q_proj(x).unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, H, A)
+        key = rotate(self.k_proj(x).unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, K, A)
+        value = self.v_proj(x).unflatten(-1, (-1, head))  # (B, T, K, A)
+        if cache is not None:
+            cache.write(step.positions, (key, value))
+            if not step.fresh:
+                key, value = cache.read(step.visible)  # (B, S, K, A)
+        out: Tensor = self.o_proj(attend(query, key, value, step.mask, scale=self.scale).flatten(2))
+        return out

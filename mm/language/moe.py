@@ -1,0 +1,148 @@
+"""Mixture of experts: router, stacked routed experts, shared experts.
+
+DeepSeekMoE (arXiv 2401.06066); group-limited routing (DeepSeek-V2, arXiv 2405.04434); routing with a correction bias
+(DeepSeek-V3, arXiv 2412.19437). Letters: M tokens, E experts, K experts per token, D hidden size, I expert width.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mm.config import MoEConfig
+from mm.language.layers import GatedMLP
+
+# DeepSeek-V3's published router divides by the sum plus this.
+NORM_EPS = 1e-20
+
+
+class Router(nn.Module):
+    """Chooses K experts for each token; everything in float32.
+
+    In training mode the number of tokens each expert received is added to the buffer ``load`` (E,), for balancing.
+    """
+
+    load: Tensor
+
+    def __init__(self, width: int, config: MoEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.num_experts, width))
+        nn.init.normal_(self.weight, std=width**-0.5)
+        if config.method == "noaux_tc":
+            self.e_score_correction_bias = nn.Parameter(torch.zeros(config.num_experts), requires_grad=False)
+        self.register_buffer("load", torch.zeros(config.num_experts), persistent=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(M, D) -> expert indices (M, K) int64 and their weights (M, K) float32, in no promised order."""
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.float(), self.weight.float())  # (M, E)
+            scores = logits.softmax(dim=-1) if self.config.scoring == "softmax" else logits.sigmoid()
+            indices = self._choose(scores)
+            weights = scores.gather(1, indices)
+            if self.config.normalize_weights and self.config.num_experts_per_token > 1:
+                weights = weights / (weights.sum(dim=-1, keepdim=True) + NORM_EPS)
+            weights = weights * self.config.scaling_factor
+        if self.training:
+            self.load.add_(_count(indices, self.config.num_experts))
+        return indices, weights
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        config = self.config
+        if config.method == "greedy":
+            return scores.topk(config.num_experts_per_token, dim=-1, sorted=False).indices
+        if config.method == "noaux_tc":
+            scores = scores + self.e_score_correction_bias.float()
+        grouped: Tensor = scores.unflatten(-1, (config.num_groups, -1))  # (M, G, E / G)
+        if config.method == "noaux_tc":
+            group_scores = grouped.topk(2, dim=-1).values.sum(dim=-1)
+        else:
+            group_scores = grouped.amax(dim=-1)
+        groups = group_scores.topk(config.num_groups_per_token, dim=-1, sorted=False).indices
+        kept = torch.zeros_like(group_scores, dtype=torch.bool).scatter(1, groups, True)
+        # Excluded experts score 0.0, not minus infinity (published code): a negative biased score can lose to them.
+        allowed = grouped.masked_fill(~kept.unsqueeze(-1), 0.0).flatten(1)
+        return allowed.topk(config.num_experts_per_token, dim=-1, sorted=False).indices
+
+
+def _count(indices: Tensor, num_experts: int) -> Tensor:
+    """Tokens per expert, (E,), without reading anything back to the host (bincount would)."""
+    experts = torch.arange(num_experts, device=indices.device)
+    return (indices.flatten().unsqueeze(1) == experts).sum(dim=0)
+
+
+class Experts(nn.Module):
+    """E gated MLPs with stacked weights; stored one by one in checkpoints."""
+
+    def __init__(self, width: int, config: MoEConfig) -> None:
+        super().__init__()
+        inner, count = config.expert_width, config.num_experts
+        self.gate_proj = nn.Parameter(torch.empty(count, inner, width))
+        self.up_proj = nn.Parameter(torch.empty(count, inner, width))
+        self.down_proj = nn.Parameter(torch.empty(count, width, inner))
+        for parameter, fan_in in ((self.gate_proj, width), (self.up_proj, width), (self.down_proj, inner)):
+            nn.init.normal_(parameter, std=fan_in**-0.5)
+
+    def grouped(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        """Tokens sorted by expert, one grouped product per projection; experts without tokens are not read."""
+        order = indices.flatten().argsort(stable=True)  # (M * K,)
+        ends = _count(indices, self.gate_proj.shape[0]).cumsum(0).to(torch.int32)  # (E,)
+        rows = x[order // indices.shape[1]]  # (M * K, D)
+        gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
+        up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
+        out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)  # (M * K, D)
+        out = out[order.argsort()].unflatten(0, indices.shape)  # (M, K, D)
+        return _mix(out, weights)
+
+    def gathered(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        """The chosen experts' weights gathered per token: for a few tokens on an accelerator, no host involved."""
+        gate = torch.einsum("md,mkid->mki", x, self.gate_proj[indices])
+        up = torch.einsum("md,mkid->mki", x, self.up_proj[indices])
+        out = torch.einsum("mki,mkdi->mkd", F.silu(gate) * up, self.down_proj[indices])
+        return _mix(out, weights)
+
+    def dense(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        """Every expert on every token, unchosen ones weighted zero: one wide MLP, good for training small models."""
+        count = self.gate_proj.shape[0]
+        mixing = torch.zeros(x.shape[0], count, dtype=weights.dtype, device=x.device).scatter(1, indices, weights)
+        hidden = F.silu(F.linear(x, self.gate_proj.flatten(0, 1))) * F.linear(x, self.up_proj.flatten(0, 1))
+        hidden = hidden.unflatten(1, (count, -1)) * mixing.unsqueeze(-1).to(hidden.dtype)  # (M, E, I)
+        return F.linear(hidden.flatten(1), self.down_proj.transpose(0, 1).flatten(1))
+
+
+def _mix(out: Tensor, weights: Tensor) -> Tensor:
+    """(M, K, D) expert outputs and (M, K) float32 weights -> (M, D), summed in float32 as published."""
+    return (out.float() * weights.unsqueeze(-1)).sum(dim=1).to(out.dtype)
+
+
+class MoE(nn.Module):
+    """Routed experts plus one shared MLP that every token passes.
+
+    ``dispatch`` picks the form of the routed product: "auto" groups on the CPU and for many tokens and gathers for a
+    few tokens on an accelerator; "dense" computes every expert (training of small models). All are the same function.
+    """
+
+    def __init__(self, width: int, config: MoEConfig) -> None:
+        super().__init__()
+        self.gate = Router(width, config)
+        self.experts = Experts(width, config)
+        self.num_experts = config.num_experts
+        if config.num_shared_experts:
+            self.shared_experts = GatedMLP(width, config.num_shared_experts * config.expert_width)
+        self.dispatch: Literal["auto", "dense"] = "auto"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        flat = x.flatten(0, -2)  # (M, D)
+        indices, weights = self.gate(flat)
+        if self.dispatch == "dense":
+            out = self.experts.dense(flat, indices, weights)
+        elif flat.device.type != "cpu" and indices.numel() <= self.num_experts:
+            out = self.experts.gathered(flat, indices, weights)
+        else:
+            out = self.experts.grouped(flat, indices, weights)
+        out = out.view_as(x)
+        if hasattr(self, "shared_experts"):
+            out = out + self.shared_experts(x)
+        return out

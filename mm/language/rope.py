@@ -1,0 +1,93 @@
+"""Rotary position embeddings: plain, linearly scaled and YaRN.
+
+Letters: B rows, T tokens, H heads, R rotated dimensions of a head.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mm.config import LinearScalingConfig, RopeConfig, YarnConfig
+
+
+def yarn_mscale(factor: float, mscale: float) -> float:
+    """YaRN's attention temperature term ``0.1 * mscale * ln(factor) + 1`` (arXiv 2309.00071, section 3.4)."""
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
+    """(width / 2,) float32 inverse frequencies.
+
+    YaRN keeps the fast dimensions, divides the slow ones by ``factor`` and blends linearly between the dimensions that
+    turn ``beta_fast`` and ``beta_slow`` times within the original context (DeepSeek-V2's published code).
+    """
+    exponents = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
+    plain = 1.0 / (rope.theta**exponents)
+    scaling = rope.scaling
+    if scaling is None:
+        return plain
+    if isinstance(scaling, LinearScalingConfig):
+        return plain / scaling.factor  # equals dividing the positions
+    slow = 1.0 / (scaling.factor * rope.theta**exponents)
+
+    def dimension_of(turns: float) -> float:
+        return width * math.log(scaling.original_max_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low = max(math.floor(dimension_of(scaling.beta_fast)), 0)
+    high = min(math.ceil(dimension_of(scaling.beta_slow)), width - 1)
+    span = high - low if high != low else 0.001
+    ramp = ((torch.arange(width // 2, dtype=torch.float32, device="cpu") - low) / span).clamp(0, 1)
+    return slow * ramp + plain * (1 - ramp)
+
+
+class Rope(nn.Module):
+    """Tables of cos and sin for every position, grown on demand by ``ensure`` (outside of any step).
+
+    The tables are no parameters and are in no checkpoint; they live in float32 and are cast at use.
+    """
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: RopeConfig, width: int) -> None:
+        super().__init__()
+        self.config = config
+        self.width = width
+        self.register_buffer("cos", torch.empty(0, width), persistent=False)
+        self.register_buffer("sin", torch.empty(0, width), persistent=False)
+
+    def ensure(self, length: int, device: torch.device) -> None:
+        """Make the tables cover positions 0..length-1 on ``device``."""
+        if self.cos.shape[0] >= length and self.cos.device == device and self.cos.dtype == torch.float32:
+            return
+        length = max(length, self.cos.shape[0])
+        positions = torch.arange(length, dtype=torch.float32, device="cpu")
+        angles = torch.outer(positions, inverse_frequencies(self.config, self.width))
+        angles = torch.cat((angles, angles), dim=-1)  # (length, R)
+        scaling = self.config.scaling
+        scale = 1.0
+        if isinstance(scaling, YarnConfig):
+            scale = yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim)
+        self.cos = (angles.cos() * scale).to(device)
+        self.sin = (angles.sin() * scale).to(device)
+
+    def forward(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """(B, T) int64 -> cos, sin, each (B, T, 1, R) in ``dtype``."""
+        return self.cos[positions].unsqueeze(2).to(dtype), self.sin[positions].unsqueeze(2).to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Half-split rotation of (B, T, H, R) by (B, T, 1, R)."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def deinterleave(x: Tensor) -> Tensor:
+    """(..., R) pairs (a0, b0, a1, b1, ...) -> (a0, a1, ..., b0, b1, ...).
+
+    MLA checkpoints store the rotated dimensions interleaved; the published code reorders them before the half-split
+    rotation, for queries and keys alike.
+    """
+    pairs: Tensor = x.unflatten(-1, (-1, 2))  # (..., R / 2, 2)
+    return pairs.transpose(-1, -2).flatten(-2)

@@ -1,0 +1,373 @@
+"""Published checkpoints to models and back: key maps, strict streaming load, save in the published layout.
+
+Loading is: the model on the meta device, a key map, one tensor at a time from safetensors (or ``weights_only``
+pickles), ``assign``, strict. Names and shapes of every shard are compared with the model before weights are read.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mm.errors import ResourceError, WeightsError
+
+# How many names an error lists before it only counts.
+LISTED = 8
+
+
+@dataclass(frozen=True)
+class Rename:
+    """Published names that start with ``published`` are the model's names that start with ``model``."""
+
+    published: str
+    model: str
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Published tensors that differ in one number are slices of one parameter of the model.
+
+    Both patterns contain ``{prefix}``, any text, and may contain further ``{name}`` fields of word characters; the
+    published one also has ``{index}``, the slice.
+    """
+
+    published: str
+    model: str
+
+    def model_name(self, name: str) -> tuple[str, int] | None:
+        """The model's name and the slice of published ``name``, or None where it does not match."""
+        found = _pattern(self.published).fullmatch(name)
+        if found is None:
+            return None
+        fields = found.groupdict()
+        index = int(fields.pop("index"))
+        return self.model.format(**fields), index
+
+    def published_name(self, name: str, index: int) -> str | None:
+        """The published name of slice ``index`` of the model's ``name``, or None where it does not match."""
+        found = _pattern(self.model).fullmatch(name)
+        return None if found is None else self.published.format(**found.groupdict(), index=index)
+
+
+def _pattern(template: str) -> re.Pattern[str]:
+    kinds = {"prefix": ".*", "index": r"\d+"}
+    parts = re.split(r"\{(\w+)\}", template)
+    pattern = "".join(
+        re.escape(part) if position % 2 == 0 else f"(?P<{part}>{kinds.get(part, r'[a-z_]+')})"
+        for position, part in enumerate(parts)
+    )
+    return re.compile(pattern)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Published tensors that the model does not have, on purpose."""
+
+    pattern: str  # regular expression of the whole published name
+    reason: str
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Which published tensor is which parameter; reversible.
+
+    Stacks are tried before renames, the first matching rename wins, names without a rule stay as they are.
+    """
+
+    renames: tuple[Rename, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+
+    def is_dropped(self, published: str) -> bool:
+        """Whether the tensor is written down as not part of the model."""
+        return any(re.fullmatch(rule.pattern, published) for rule in self.dropped)
+
+    def to_model(self, published: str) -> tuple[str, int | None]:
+        """Published name -> the model's name and the slice of it (None: the whole parameter)."""
+        index = None
+        for stack in self.stacks:
+            found = stack.model_name(published)
+            if found is not None:
+                published, index = found
+                break
+        for rule in self.renames:
+            if published.startswith(rule.published):
+                return rule.model + published.removeprefix(rule.published), index
+        return published, index
+
+    def to_published(self, model: str, count: int) -> list[tuple[str, int | None]]:
+        """The model's name -> its published names, each with its slice.
+
+        Args:
+            model: name of a parameter.
+            count: size of its first axis, used only where the parameter is a stack.
+        """
+        for rule in self.renames:
+            if model.startswith(rule.model):
+                model = rule.published + model.removeprefix(rule.model)
+                break
+        for stack in self.stacks:
+            if stack.published_name(model, 0) is not None:
+                return [(str(stack.published_name(model, index)), index) for index in range(count)]
+        return [(model, None)]
+
+    def published_shapes(self, model: nn.Module) -> dict[str, tuple[int, ...]]:
+        """Published name -> shape of every tensor the model takes from a checkpoint."""
+        shapes = {}
+        for name, parameter in model.named_parameters():
+            for published, index in self.to_published(name, parameter.shape[0]):
+                shapes[published] = tuple(parameter.shape if index is None else parameter.shape[1:])
+        return shapes
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """The weight files of a folder: those an index names, else every safetensors file, else every .bin file.
+
+    Raises:
+        WeightsError: no weights, an unreadable index, an index that names a file elsewhere or an absent one.
+    """
+    for index_name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        index = folder / index_name
+        if index.is_file():
+            try:
+                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise WeightsError(f"{index} is not a weight index ({error}). Download it again.") from error
+            for name in names:
+                if not isinstance(name, str) or Path(name).name != name:
+                    raise WeightsError(
+                        f"{index} names the file {name!r}, which is not a plain file name in its folder."
+                    )
+            absent = [name for name in names if not (folder / name).is_file()]
+            if absent:
+                raise WeightsError(
+                    f"{index} names {_some(absent)}, which {'is' if len(absent) == 1 else 'are'} not in {folder}. "
+                    "Download the missing files."
+                )
+            return [folder / name for name in names]
+    for pattern in ("*.safetensors", "*.bin"):
+        shards = sorted(folder.glob(pattern))
+        if shards:
+            return shards
+    raise WeightsError(f"{folder} holds no weights: expected *.safetensors or *.bin files.")
+
+
+def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Fill a model that was built on the meta device from the weight files of ``folder``.
+
+    Args:
+        model: its parameters are replaced by loaded ones on ``device`` in ``dtype``.
+        folder: a checkpoint folder in the published layout.
+        key_map: of the model's family.
+        device: where the parameters go; host memory holds about one tensor at a time.
+        dtype: every tensor is cast to it.
+
+    Raises:
+        WeightsError: missing, unexpected, misshapen or non-finite tensors; an unreadable or unsafe file.
+    """
+    shards = find_shards(folder)
+    with ExitStack() as stack:
+        readers = [_open_shard(path, stack) for path in shards]
+        _check(key_map.published_shapes(model), readers, key_map, folder)
+        parameters = dict(model.named_parameters())
+        filled: dict[str, Tensor] = {}
+        broken = []
+        for reader in readers:
+            for name in reader.shapes:
+                if key_map.is_dropped(name):
+                    continue
+                target, index = key_map.to_model(name)
+                tensor = reader.read(name).to(device=device, dtype=dtype)
+                if not bool(torch.isfinite(tensor).all()):
+                    broken.append(name)
+                if index is None:
+                    filled[target] = tensor.contiguous()
+                else:
+                    if target not in filled:
+                        filled[target] = torch.empty(parameters[target].shape, device=device, dtype=dtype)
+                    filled[target][index] = tensor
+        if broken:
+            raise WeightsError(
+                f"{folder} holds NaN or infinite numbers in {_some(broken)} (read as {dtype}). The file is damaged, or "
+                "its numbers do not fit this type: download it again or choose another --dtype."
+            )
+    model.load_state_dict(filled, strict=True, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(parameters[name].requires_grad)
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    for name in left:  # buffers are in no checkpoint: counters and tables, which start empty
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        module.register_buffer(leaf, torch.zeros_like(module.get_buffer(leaf), device=device), persistent=False)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[str], Tensor]
+
+
+def _open_shard(path: Path, stack: ExitStack) -> _Shard:
+    if path.suffix == ".bin":
+        return _open_pickle(path)
+    try:
+        file = stack.enter_context(safe_open(path, framework="pt"))
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file ({error}). Download it again.") from error
+    return _Shard(path, shapes, file.get_tensor)
+
+
+def _open_pickle(path: Path) -> _Shard:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, OSError and more, by kind of damage
+        raise WeightsError(
+            f"{path} cannot be read as tensors only ({str(error).splitlines()[0]}). Pickles that hold anything else "
+            "are refused because they can run code: ask the author for safetensors, or download the file again."
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise WeightsError(f"{path} is no dictionary of tensors: it is not a model's state dict.")
+    return _Shard(path, {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__)
+
+
+def _check(expected: dict[str, tuple[int, ...]], shards: Sequence[_Shard], key_map: KeyMap, folder: Path) -> None:
+    """Compare names and shapes with the model; one error lists everything that is wrong."""
+    found: dict[str, tuple[int, ...]] = {}
+    problems = []
+    for shard in shards:
+        for name, shape in shard.shapes.items():
+            if name in found:
+                problems.append(f"{name} is in more than one file (again in {shard.path.name})")
+            found[name] = shape
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(name for name in found.keys() - expected.keys() if not key_map.is_dropped(name))
+    misshapen = [
+        f"{name} is {list(found[name])}, expected {list(shape)}"
+        for name, shape in sorted(expected.items())
+        if name in found and found[name] != shape
+    ]
+    if missing:
+        problems.append(f"{len(missing)} missing: {_some(missing)}")
+    if extra:
+        problems.append(f"{len(extra)} unexpected: {_some(extra)}")
+    if misshapen:
+        problems.append(f"{len(misshapen)} of another shape: {_some(misshapen)}")
+    if problems:
+        raise WeightsError(
+            f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}. "
+            "The download is incomplete, or config and weights are of different models."
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:LISTED])
+    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"
+
+
+def save_weights(
+    model: nn.Module,
+    folder: Path,
+    key_map: KeyMap,
+    *,
+    dtype: torch.dtype,
+    max_shard_bytes: int,
+    source: Path | None,
+) -> None:
+    """Write the model's tensors under their published names as safetensors shards with an index.
+
+    Args:
+        model: on any device.
+        folder: an existing folder.
+        key_map: of the model's family.
+        dtype: type on disk.
+        max_shard_bytes: a shard ends before it grows over this (a single larger tensor gets a shard of its own).
+        source: a checkpoint whose dropped tensors are copied along, so that strict loaders of other engines accept the
+            result; None writes the model's tensors only.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written; what was written is removed.
+    """
+    with ExitStack() as stack:
+        tensors = _tensors_to_save(model, key_map, dtype)
+        if source is not None:
+            tensors = _with_dropped(tensors, [_open_shard(path, stack) for path in find_shards(source)], key_map, dtype)
+        plan = _plan_shards(tensors, max_shard_bytes)
+        written: list[Path] = []
+        try:
+            weight_map = {}
+            for number, names in enumerate(plan, start=1):
+                path = folder / f"model-{number:05}-of-{len(plan):05}.safetensors"
+                written.append(path)
+                save_file({name: tensors[name]() for name in names}, path, metadata={"format": "pt"})
+                weight_map.update(dict.fromkeys(names, path.name))
+            index = {
+                "metadata": {"total_size": sum(path.stat().st_size for path in written)},
+                "weight_map": dict(sorted(weight_map.items())),
+            }
+            written.append(folder / "model.safetensors.index.json")
+            written[-1].write_text(json.dumps(index, indent=2) + "\n")
+        except (OSError, SafetensorError) as error:
+            for path in written:
+                path.unlink(missing_ok=True)
+            free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+            raise ResourceError(
+                f"cannot write the weights to {folder} ({error}); {free:,} bytes are free there. "
+                "Nothing was left behind: free some space or choose another folder."
+            ) from error
+
+
+def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
+    tensors: dict[str, Callable[[], Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        for published, index in key_map.to_published(name, parameter.shape[0]):
+            tensors[published] = _reader(parameter.detach(), index, dtype)
+    return tensors
+
+
+def _reader(tensor: Tensor, index: int | None, dtype: torch.dtype) -> Callable[[], Tensor]:
+    part = tensor if index is None else tensor[index]
+    return lambda: part.to(device="cpu", dtype=dtype, copy=True).contiguous()
+
+
+def _with_dropped(
+    tensors: dict[str, Callable[[], Tensor]], shards: Sequence[_Shard], key_map: KeyMap, dtype: torch.dtype
+) -> dict[str, Callable[[], Tensor]]:
+    def reader(shard: _Shard, name: str) -> Callable[[], Tensor]:
+        def read() -> Tensor:
+            tensor = shard.read(name)
+            return tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+
+        return read
+
+    merged = dict(tensors)
+    for shard in shards:
+        merged.update({name: reader(shard, name) for name in shard.shapes if key_map.is_dropped(name)})
+    return merged
+
+
+def _plan_shards(tensors: dict[str, Callable[[], Tensor]], max_bytes: int) -> list[list[str]]:
+    plan: list[list[str]] = []
+    used = max_bytes
+    for name, size in _sizes(tensors):
+        if used + size > max_bytes or not plan:
+            plan.append([])
+            used = 0
+        plan[-1].append(name)
+        used += size
+    return plan
+
+
+def _sizes(tensors: dict[str, Callable[[], Tensor]]) -> Iterator[tuple[str, int]]:
+    for name in sorted(tensors):
+        tensor = tensors[name]()
+        yield name, tensor.numel() * tensor.element_size()
