@@ -1,0 +1,110 @@
+"""One answer in the making: everything about it that does not depend on the batch it is computed in."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from mm.generation.detokenize import Detokenizer
+from mm.generation.sampling import SamplingOptions
+from mm.generation.stopping import FinishReason, LoopDetector, StopStrings
+
+
+class TokenConstraint(Protocol):
+    """Forbids tokens, depending on what the answer holds so far. One object per answer."""
+
+    def allowed(self) -> Tensor | None:
+        """(V,) bool on the CPU: which tokens may come next, at least one; None allows all."""
+        ...
+
+    def advance(self, token: int) -> None:
+        """Take note of the token that was chosen."""
+        ...
+
+
+class Row:
+    """The state of one answer: options, random numbers, tokens, text, and why it ended.
+
+    Args:
+        prompt_ids: (T,) int64, for the repetition penalty.
+        options: how to choose tokens.
+        max_new_tokens: most tokens of this answer (``options.max_new_tokens`` may be None).
+        end_ids: tokens that end the answer; the one met is counted and is not part of the text.
+        hidden_ids: tokens that are kept in ``tokens`` and left out of the text.
+        decode: text of a list of token ids.
+        constraint: narrows the choice of tokens; while it does, n-gram bans do not apply.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt_ids: Tensor,
+        options: SamplingOptions,
+        max_new_tokens: int,
+        end_ids: frozenset[int],
+        hidden_ids: frozenset[int],
+        decode: Callable[[Sequence[int]], str],
+        constraint: TokenConstraint | None = None,
+    ) -> None:
+        assert max_new_tokens >= 1
+        self.prompt_ids = prompt_ids
+        self.options = options
+        self.max_new_tokens = max_new_tokens
+        self.constraint = constraint
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.finish_reason: FinishReason | None = None
+        self._end_ids = end_ids
+        self._hidden_ids = hidden_ids
+        self._detokenizer = Detokenizer(decode)
+        self._stops = StopStrings(options.stop)
+        self._loops = LoopDetector() if options.detect_loops else None
+        self._generator = torch.Generator()
+        if options.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(options.seed)
+
+    def allowed(self) -> Tensor | None:
+        """(V,) bool: tokens that the constraint allows next; None when there is no constraint or it allows all."""
+        if self.constraint is None or self.finish_reason is not None:
+            return None
+        return self.constraint.allowed()
+
+    def uniform(self) -> float:
+        """The next random number of this row, in [0, 1)."""
+        return torch.rand((), generator=self._generator).item()
+
+    def push(self, token: int, logprob: float | None) -> str:
+        """Take the next token of the answer; returns the text that it completes and sets ``finish_reason`` at the end.
+
+        Args:
+            token: its id.
+            logprob: kept when the options ask for log-probabilities.
+        """
+        assert self.finish_reason is None
+        self.tokens.append(token)
+        if self.options.logprobs and logprob is not None:
+            self.logprobs.append(logprob)
+        if self.constraint is not None:
+            self.constraint.advance(token)
+        if token in self._end_ids:
+            return self.finish("stop")
+        text, stopped = "", False
+        if token not in self._hidden_ids:
+            text, stopped = self._stops.push(self._detokenizer.push(token))
+        if stopped:
+            self.finish_reason = "stop_string"
+        elif self._loops is not None and self._loops.push(token):
+            text += self.finish("loop")
+        elif len(self.tokens) >= self.max_new_tokens:
+            text += self.finish("length")
+        return text
+
+    def finish(self, reason: FinishReason) -> str:
+        """End the answer; returns the text that was held back for a character or a stop string to be completed."""
+        assert self.finish_reason is None
+        text, stopped = self._stops.push(self._detokenizer.flush())
+        self.finish_reason = "stop_string" if stopped else reason
+        return text if stopped else text + self._stops.flush()
