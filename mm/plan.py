@@ -1,0 +1,364 @@
+"""What a model needs before any of its weights are downloaded: parameters, bytes, and what would make it fit.
+
+Everything follows from config.json and processor_config.json. The model is built on the meta device, so that parameters
+and the cache are counted, not estimated; only the memory of activations is a formula (`Planner.activations`).
+
+Letters: B rows (conversations run together), T prompt tokens, V image views encoded at once, P patches of a view,
+W encoder width, D hidden size, M MLP width, K experts a token, I expert width, S cache slots.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mm.config import LatentAttentionConfig, VisionConfig
+from mm.devices import resolve_device, resolve_dtype
+from mm.environment import Memory, device_memory
+from mm.errors import ContextOverflowError, OptionError
+from mm.families.table import build_model, load_config
+from mm.generation.text import PREFILL_CHUNK
+from mm.hub import Checkpoint
+from mm.language.moe import Experts
+from mm.model import VIEWS_PER_PASS
+from mm.processing import tiling
+from mm.processing.base import ProcessorSpec
+
+# Python, torch and its libraries, and a CUDA context, together 0.4 to 0.6 GB: a plan should not promise the last byte.
+OVERHEAD_BYTES = 600 * 10**6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """What the model is asked to do at once.
+
+    Args:
+        prompt_tokens: text tokens of a prompt, without its images.
+        images: images of a prompt.
+        image_size: width and height of each in pixels; None takes the size that needs most tiles.
+        max_new_tokens: longest answer.
+        batch: conversations answered together.
+        max_tiles: most tiles an image is cut into; None as published.
+        context: the context length to hold; None what prompt and answer need.
+    """
+
+    prompt_tokens: int = 256
+    images: int = 1
+    image_size: tuple[int, int] | None = None
+    max_new_tokens: int = 512
+    batch: int = 1
+    max_tiles: int | None = None
+    context: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompt_tokens", 1), ("images", 0), ("max_new_tokens", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
+        for name in ("max_tiles", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise OptionError(f"{name} is {value}; expected 1 or more.")
+        if self.image_size is not None and min(self.image_size) < 1:
+            raise OptionError(f"image_size is {self.image_size}; expected a width and a height of 1 or more.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """Numbers, not bytes.
+
+    ``activated`` counts what one token passes: the decoder without its input embedding (a look-up), with the chosen and
+    the shared experts only. The encoder and the adaptor run once per image; their parameters are all used.
+    """
+
+    total: int  # of the model as it runs
+    in_published_files: int  # with SigLIP's pooling head, which published files hold and the model does not use
+    decoder: int
+    vision: int
+    adaptor: int
+    activated: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeakMemory:
+    """Bytes at the worst moment."""
+
+    weights: int
+    cache: int
+    activations: int  # estimated
+    overhead: int  # of the process
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.activations + self.overhead
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A change of the command that needs less memory."""
+
+    flags: str
+    peak_bytes: int
+    fits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The answer of `mm plan`."""
+
+    model: str
+    source: str
+    dtype: str
+    device: str
+    workload: Workload
+    parameters: Parameters
+    download_bytes: int  # of the weight files in the published type, or of the files that are here
+    weight_bytes: int
+    cache_bytes_per_token: int
+    image_tokens: int  # of one image
+    context: int  # slots of the cache
+    trained_context: int
+    peak: PeakMemory
+    memory: Memory
+    suggestions: tuple[Suggestion, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is below what is free now."""
+        return self.peak.total <= self.memory.available
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        values = asdict(self)
+        values["peak"]["total"] = self.peak.total
+        return {**values, "fits": self.fits}
+
+
+class Planner:
+    """Counts of one model, from its config alone.
+
+    Raises:
+        ConfigError: the config is not understood.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.config = load_config(folder)
+        self.spec = ProcessorSpec.from_folder(folder)
+        self.model = build_model(self.config)
+        self.side = tiling.tokens_per_side(self.spec.image_size, self.spec.patch_size, self.spec.downsample_ratio)
+
+    def parameters(self) -> Parameters:
+        """Count them on the meta device."""
+        decoder, vision = _count(self.model.decoder), _count(self.model.vision)
+        total = _count(self.model)
+        moe = self.config.decoder.moe
+        resting = 0
+        if moe is not None:
+            resting = sum(_count(part) for part in self.model.decoder.modules() if isinstance(part, Experts))
+            resting = resting * (moe.num_experts - moe.num_experts_per_token) // moe.num_experts
+        return Parameters(
+            total=total,
+            in_published_files=total + pooling_head_parameters(self.config.vision),
+            decoder=decoder,
+            vision=vision,
+            adaptor=total - decoder - vision,
+            activated=decoder - _count(self.model.decoder.model.embed_tokens) - resting,
+        )
+
+    def cache_bytes_per_token(self, dtype: torch.dtype) -> int:
+        """Bytes that one token of one conversation takes over all layers."""
+        return self.model.to(dtype).decoder.new_cache(1, 1).bytes_per_token()
+
+    def grid(self, work: Workload) -> tuple[int, int]:
+        """Tiles across and down of one image: of its size, or the most tokens that an image can take."""
+        tile, most = self.spec.image_size, work.max_tiles
+        candidates = [
+            (width, height)
+            for width, height in self.spec.candidate_resolutions
+            if most is None or width * height <= most * tile * tile
+        ]
+        if work.images > tiling.MAX_TILED_IMAGES or not candidates:
+            return 1, 1
+        if work.image_size is not None:
+            candidates = [tiling.choose_resolution(work.image_size, candidates)]
+        grids = [(width // tile, height // tile) for width, height in candidates]
+        return max(grids, key=lambda grid: tiling.num_tokens(grid, self.side))
+
+    def image_tokens(self, work: Workload) -> int:
+        """Prompt tokens of one image."""
+        return tiling.num_tokens(self.grid(work), self.side)
+
+    def tokens(self, work: Workload) -> int:
+        """Cache slots of one conversation: ``context`` where given, else prompt, images and answer."""
+        needed = work.prompt_tokens + work.images * self.image_tokens(work) + work.max_new_tokens
+        if work.context is not None and needed > work.context:
+            raise ContextOverflowError(
+                f"{needed:,} tokens ({work.prompt_tokens:,} of text, {work.images} x {self.image_tokens(work):,} of "
+                f"images, {work.max_new_tokens:,} of answer) do not fit a context of {work.context:,}. Use a larger "
+                "--context, a smaller --max-tiles or --max-new-tokens, or fewer images."
+            )
+        return work.context or needed
+
+    def activations(self, work: Workload, dtype: torch.dtype) -> int:
+        """Bytes of everything that is neither weight nor cache, at the worst moment (an estimate).
+
+        Held all the time: prompt embeddings and image tokens. On top the largest of three moments, each the tensors
+        that are alive together within a block, attention never materialising its scores:
+
+        * encoder: V views x P patches x (3 W + 2 M_vision), and the views' pixels in float32;
+        * prefill of one chunk of C tokens: the dense MLP, C x (3 D + 3 M), or the routed experts, C K x (3 D + 4 I) and
+          two float32 copies of C K x D; attention over S slots in float32 masks; for MLA the expanded keys and values,
+          S x heads x (2 nope + rope + value);
+        * choosing the next token: six rows of float32 over the vocabulary.
+        """
+        decoder, vision, size = self.config.decoder, self.config.vision, dtype.itemsize
+        across, down = self.grid(work)
+        views = work.batch * work.images * (1 + across * down)
+        slots = self.tokens(work)
+        prompt = slots - work.max_new_tokens
+        width = decoder.hidden_size
+        held = 2 * size * width * (work.batch * prompt + views * self.side**2)
+
+        at_once = min(views, VIEWS_PER_PASS)
+        encoder = at_once * vision.grid**2 * (3 * vision.width + 2 * vision.mlp_width) * size
+        encoder += (views + at_once) * 3 * vision.image_size**2 * 4
+
+        chunk = work.batch * min(prompt, PREFILL_CHUNK)
+        mlp = chunk * (3 * width + 3 * decoder.mlp_width) * size
+        if decoder.moe is not None:
+            routed = chunk * decoder.moe.num_experts_per_token
+            experts = routed * ((3 * width + 4 * decoder.moe.expert_width) * size + 2 * width * 4)
+            mlp = max(mlp, experts)
+        attention = chunk * slots * 4
+        if isinstance(decoder.attention, LatentAttentionConfig):
+            head = decoder.attention
+            expanded = 2 * head.qk_nope_head_dim + head.qk_rope_head_dim + head.v_head_dim
+            attention += work.batch * slots * head.num_heads * expanded * size
+        prefill = chunk * 3 * width * size + max(mlp, attention)
+
+        choice = work.batch * decoder.vocab_size * 6 * 4
+        return held + max(encoder, prefill, choice)
+
+    def peak(self, work: Workload, dtype: torch.dtype) -> PeakMemory:
+        """Weights, cache, activations and the process itself."""
+        return PeakMemory(
+            weights=self.parameters().total * dtype.itemsize,
+            cache=work.batch * self.tokens(work) * self.cache_bytes_per_token(dtype),
+            activations=self.activations(work, dtype),
+            overhead=OVERHEAD_BYTES,
+        )
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    work: Workload,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    others: tuple[Checkpoint, ...] = (),
+) -> Plan:
+    """Plan one model on one device.
+
+    Args:
+        checkpoint: where its config is; weights are not needed.
+        work: what it is asked to do.
+        device: as `mm.devices.resolve_device`.
+        dtype: as `mm.devices.resolve_dtype`.
+        others: models to suggest instead when this one does not fit.
+
+    Raises:
+        ConfigError: a config that is not understood.
+        ContextOverflowError: the workload does not fit ``work.context``.
+        OptionError: an unknown device or dtype.
+    """
+    place = resolve_device(device)
+    number = resolve_dtype(dtype, place)
+    planner = Planner(checkpoint.folder)
+    parameters = planner.parameters()
+    peak = planner.peak(work, number)
+    memory = device_memory(str(place))
+    suggestions: tuple[Suggestion, ...] = ()
+    if peak.total > memory.available:
+        suggestions = tuple(_suggest(planner, work, number, memory, others))
+    return Plan(
+        model=checkpoint.name,
+        source=checkpoint.source,
+        dtype=str(number).removeprefix("torch."),
+        device=str(place),
+        workload=work,
+        parameters=parameters,
+        download_bytes=_weight_file_bytes(checkpoint.folder) or parameters.in_published_files * torch.bfloat16.itemsize,
+        weight_bytes=peak.weights,
+        cache_bytes_per_token=planner.cache_bytes_per_token(number),
+        image_tokens=planner.image_tokens(work),
+        context=planner.tokens(work),
+        trained_context=planner.config.decoder.max_positions,
+        peak=peak,
+        memory=memory,
+        suggestions=suggestions,
+    )
+
+
+def _suggest(
+    planner: Planner, work: Workload, dtype: torch.dtype, memory: Memory, others: tuple[Checkpoint, ...]
+) -> Iterator[Suggestion]:
+    """Changes that save memory, each on top of the ones before it, until one fits; then smaller models."""
+
+    def suggestion(flags: list[str], peak: PeakMemory) -> Suggestion:
+        return Suggestion(" ".join(flags), peak.total, peak.total <= memory.available)
+
+    flags: list[str] = []
+    if dtype.itemsize > torch.bfloat16.itemsize:
+        dtype = torch.bfloat16
+        flags.append("--dtype bfloat16")
+        yield (best := suggestion(flags, planner.peak(work, dtype)))
+        if best.fits:
+            return
+    if work.batch > 1:
+        work = replace(work, batch=1)
+        flags.append("--batch 1")
+        yield (best := suggestion(flags, planner.peak(work, dtype)))
+        if best.fits:
+            return
+    if work.images and planner.grid(work) != (1, 1):
+        work = replace(work, max_tiles=1)
+        flags.append("--max-tiles 1")
+        yield (best := suggestion(flags, planner.peak(work, dtype)))
+        if best.fits:
+            return
+    needed = planner.tokens(replace(work, context=None))
+    if work.context is not None and needed < work.context:
+        work = replace(work, context=needed)
+        flags.append(f"--context {needed}")
+        yield (best := suggestion(flags, planner.peak(work, dtype)))
+        if best.fits:
+            return
+    smaller = {other.name: Planner(other.folder) for other in others}
+    sizes = {name: other.parameters().total for name, other in smaller.items()}
+    for name in sorted(sizes, key=lambda name: -sizes[name]):
+        if sizes[name] < planner.parameters().total:
+            yield (best := suggestion([f"--model {name}", *flags], smaller[name].peak(work, dtype)))
+            if best.fits:
+                return
+
+
+def pooling_head_parameters(vision: VisionConfig) -> int:
+    """Parameters of SigLIP's attention-pooling head, which published files hold and no DeepSeek model uses.
+
+    A learned query, q, kv and output projections, a LayerNorm and an MLP, all with biases (timm's AttentionPoolLatent).
+    """
+    width, inner = vision.width, vision.mlp_width
+    attention = width + 4 * (width * width + width)
+    return attention + 2 * width + 2 * width * inner + inner + width
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(math.prod(parameter.shape) for parameter in module.parameters())
+
+
+def _weight_file_bytes(folder: Path) -> int:
+    """Bytes of the weight files that are in the folder, 0 when there are none."""
+    return sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
