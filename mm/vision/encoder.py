@@ -30,5 +30,4 @@ def build_siglip(config: VisionConfig) -> VisionTransformer:
         num_classes=0,
         act_layer=GELUTanh if config.gelu == "tanh" else nn.GELU,
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        weight_init="skip",
     )

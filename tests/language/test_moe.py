@@ -1,0 +1,85 @@
+"""Routing by its published rules, and three forms of one product."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from mm.language.moe import MoE
+from tests.language.tiny import moe
+
+METHODS = [("greedy", "softmax", 1), ("group_limited_greedy", "softmax", 4), ("noaux_tc", "sigmoid", 2)]
+
+
+def layer(method: str, scoring: str, groups: int) -> MoE:
+    torch.manual_seed(1)
+    built = MoE(32, moe(method, scoring, groups=groups)).requires_grad_(False)
+    if method == "noaux_tc":
+        built.gate.e_score_correction_bias.normal_()
+    return built.eval()
+
+
+@pytest.mark.parametrize(("method", "scoring", "groups"), METHODS)
+def test_output_is_the_weighted_sum_over_the_chosen_experts(method: str, scoring: str, groups: int) -> None:
+    module = layer(method, scoring, groups)
+    x = torch.randn(5, 7, 32)
+    flat = x.flatten(0, 1)
+    indices, weights = module.gate(flat)
+    expected = torch.zeros_like(flat)
+    experts = module.experts
+    for token in range(flat.shape[0]):
+        for expert, weight in zip(indices[token].tolist(), weights[token], strict=True):
+            hidden = F.silu(experts.gate_proj[expert] @ flat[token]) * (experts.up_proj[expert] @ flat[token])
+            expected[token] += weight * (experts.down_proj[expert] @ hidden)
+    expected = expected.view_as(x) + module.shared_experts(x)
+    torch.testing.assert_close(module(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "scoring", "groups"), METHODS)
+@pytest.mark.parametrize("form", ["gathered", "dense"])
+def test_every_form_is_the_same_function(method: str, scoring: str, groups: int, form: str) -> None:
+    module = layer(method, scoring, groups)
+    x = torch.randn(9, 32)
+    routing = module.gate(x)
+    torch.testing.assert_close(
+        getattr(module.experts, form)(x, *routing), module.experts.grouped(x, *routing), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_correction_bias_chooses_but_does_not_weigh() -> None:
+    module = layer("noaux_tc", "sigmoid", 2)
+    module.gate.e_score_correction_bias.zero_()
+    module.gate.e_score_correction_bias[5] = 10.0
+    x = torch.randn(20, 32)
+    indices, weights = module.gate(x)
+    assert (indices == 5).any(dim=1).all()
+    scores = (x @ module.gate.weight.T).sigmoid().gather(1, indices)
+    torch.testing.assert_close(weights, 1.5 * scores / scores.sum(dim=1, keepdim=True))
+
+
+def test_groups_limit_the_choice() -> None:
+    module = layer("group_limited_greedy", "softmax", 4)
+    indices, _ = module.gate(torch.randn(50, 32))
+    groups = indices // 2
+    assert max(len(set(row)) for row in groups.tolist()) <= 2
+
+
+def test_load_is_counted_in_training_only() -> None:
+    module = layer("greedy", "softmax", 1)
+    x = torch.randn(6, 32)
+    module(x)
+    assert module.gate.load.sum() == 0
+    module.train()
+    module(x)
+    assert module.gate.load.sum() == 6 * 3
+
+
+def test_gradients_reach_router_and_experts_in_every_form() -> None:
+    for dispatch in ("auto", "dense"):
+        module = layer("noaux_tc", "sigmoid", 2)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_("bias" not in name)
+        module.dispatch = dispatch
+        module(torch.randn(30, 32)).square().mean().backward()
+        for name, parameter in module.named_parameters():
+            if "bias" not in name:
+                assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

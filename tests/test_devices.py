@@ -1,0 +1,35 @@
+"""Devices and number types by name."""
+
+import pytest
+import torch
+
+from mm.devices import resolve_device, resolve_dtype
+from mm.errors import OptionError
+
+
+def test_auto_on_the_cpu_is_float32() -> None:
+    assert resolve_dtype("auto", torch.device("cpu")) == torch.float32
+    assert resolve_dtype("bf16", torch.device("cpu")) == torch.bfloat16
+    assert resolve_dtype(torch.float16, torch.device("cpu")) == torch.float16
+    assert resolve_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["tpu9", "cuda:x", "xla", "meta"])
+def test_unknown_device(name: str) -> None:
+    with pytest.raises(
+        OptionError, match=f"device '{name}' is (unknown|not supported); use auto, cpu, cuda, cuda:1 or mps"
+    ):
+        resolve_device(name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    with pytest.raises(
+        OptionError, match=r"device 'cuda' was asked for, but torch .* sees no GPU. Use --device auto or cpu"
+    ):
+        resolve_device("cuda")
+
+
+def test_unknown_dtype() -> None:
+    with pytest.raises(OptionError, match="dtype 'int7' is unknown; use auto, float32, bfloat16, float16"):
+        resolve_dtype("int7", torch.device("cpu"))
