@@ -5,9 +5,10 @@ pickles), ``assign``, strict. Names and shapes of every shard are compared with 
 """
 
 import json
+import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,7 +301,8 @@ def save_weights(
     with ExitStack() as stack:
         tensors = _tensors_to_save(model, key_map, dtype)
         if source is not None:
-            tensors = _with_dropped(tensors, [_open_shard(path, stack) for path in find_shards(source)], key_map, dtype)
+            shards = [_open_shard(path, stack) for path in find_shards(source)]
+            tensors |= _dropped_to_save(shards, key_map, dtype)
         plan = _plan_shards(tensors, max_shard_bytes)
         written: list[Path] = []
         try:
@@ -308,7 +310,7 @@ def save_weights(
             for number, names in enumerate(plan, start=1):
                 path = folder / f"model-{number:05}-of-{len(plan):05}.safetensors"
                 written.append(path)
-                save_file({name: tensors[name]() for name in names}, path, metadata={"format": "pt"})
+                save_file({name: tensors[name].read() for name in names}, path, metadata={"format": "pt"})
                 weight_map.update(dict.fromkeys(names, path.name))
             index = {
                 "metadata": {"total_size": sum(path.stat().st_size for path in written)},
@@ -326,48 +328,47 @@ def save_weights(
             ) from error
 
 
-def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> dict[str, Callable[[], Tensor]]:
-    tensors: dict[str, Callable[[], Tensor]] = {}
+@dataclass(frozen=True)
+class _Pending:
+    """A tensor that is read when its shard is written."""
+
+    num_bytes: int
+    read: Callable[[], Tensor]
+
+
+def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
+    def pending(tensor: Tensor) -> _Pending:
+        return _Pending(
+            tensor.numel() * dtype.itemsize, lambda: tensor.to(device="cpu", dtype=dtype, copy=True).contiguous()
+        )
+
+    tensors = {}
     for name, parameter in model.named_parameters():
+        values = parameter.detach()
         for published, index in key_map.to_published(name, parameter.shape[0]):
-            tensors[published] = _reader(parameter.detach(), index, dtype)
+            tensors[published] = pending(values if index is None else values[index])
     return tensors
 
 
-def _reader(tensor: Tensor, index: int | None, dtype: torch.dtype) -> Callable[[], Tensor]:
-    part = tensor if index is None else tensor[index]
-    return lambda: part.to(device="cpu", dtype=dtype, copy=True).contiguous()
-
-
-def _with_dropped(
-    tensors: dict[str, Callable[[], Tensor]], shards: Sequence[_Shard], key_map: KeyMap, dtype: torch.dtype
-) -> dict[str, Callable[[], Tensor]]:
-    def reader(shard: _Shard, name: str) -> Callable[[], Tensor]:
+def _dropped_to_save(shards: Sequence[_Shard], key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
+    def pending(shard: _Shard, name: str) -> _Pending:
         def read() -> Tensor:
             tensor = shard.read(name)
-            return tensor.to(dtype).contiguous() if tensor.is_floating_point() else tensor.contiguous()
+            return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
 
-        return read
+        return _Pending(math.prod(shard.shapes[name]) * dtype.itemsize, read)
 
-    merged = dict(tensors)
-    for shard in shards:
-        merged.update({name: reader(shard, name) for name in shard.shapes if key_map.is_dropped(name)})
-    return merged
+    return {name: pending(shard, name) for shard in shards for name in shard.shapes if key_map.is_dropped(name)}
 
 
-def _plan_shards(tensors: dict[str, Callable[[], Tensor]], max_bytes: int) -> list[list[str]]:
-    plan: list[list[str]] = []
-    used = max_bytes
-    for name, size in _sizes(tensors):
-        if used + size > max_bytes or not plan:
+def _plan_shards(tensors: dict[str, _Pending], max_bytes: int) -> list[list[str]]:
+    plan: list[list[str]] = [[]]
+    used = 0
+    for name in sorted(tensors):
+        size = tensors[name].num_bytes
+        if plan[-1] and used + size > max_bytes:
             plan.append([])
             used = 0
         plan[-1].append(name)
         used += size
     return plan
-
-
-def _sizes(tensors: dict[str, Callable[[], Tensor]]) -> Iterator[tuple[str, int]]:
-    for name in sorted(tensors):
-        tensor = tensors[name]()
-        yield name, tensor.numel() * tensor.element_size()
