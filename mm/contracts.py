@@ -117,9 +117,20 @@ class Decoder(Protocol):
 class MultimodalModel(Protocol):
     """A built model as generation and pipelines see it."""
 
-    decoder: Decoder
-    device: torch.device
-    dtype: torch.dtype
+    @property
+    def decoder(self) -> Decoder:
+        """The language model."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        ...
 
     def embed_inputs(self, inputs: list[Inputs]) -> list[Tensor]:
         """Embeddings (T_i, D) of each conversation, image features in place; one encoder pass over all views."""

@@ -1,0 +1,88 @@
+"""Out of memory, turned into an error that says what would fit."""
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from mm.environment import device_memory
+from mm.errors import ResourceError
+from mm.plan import Planner, Workload
+
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, torch's CPU allocator
+GIB = 2**30
+
+
+@contextmanager
+def explained(message: Callable[[], str]) -> Iterator[None]:
+    """Turn a failed allocation inside the block into a ResourceError with ``message()``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SIGNS):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors of the run that failed
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ResourceError(message()) from None
+
+
+def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, work: Workload) -> str:
+    """Why a run did not fit, and the largest change of options that would.
+
+    Args:
+        folder: the model's folder; None when the model did not come from one.
+        device: where it ran.
+        dtype: of the weights.
+        work: what was run.
+    """
+    text = (
+        f"out of memory on {device} while answering {work.batch} prompt{'s' * (work.batch > 1)} with {work.images} "
+        f"image{'s' * (work.images != 1)} and up to {work.max_new_tokens:,} new tokens each"
+    )
+    if folder is None:
+        return f"{text}. Use a smaller batch, max_tiles or max_new_tokens."
+    planner, free = Planner(folder), device_memory(str(device)).available
+
+    def needed(work: Workload) -> int:
+        peak = planner.peak(work, dtype)
+        return peak.cache + peak.activations
+
+    text += f": about {needed(work) / GIB:.1f} GiB beside the weights, {free / GIB:.1f} GiB are free."
+    for option, value, smaller in _smaller(work):
+        if needed(smaller) <= free:
+            return f"{text} What would fit: {option}={value}."
+    return f"{text} No smaller batch, max_tiles or max_new_tokens would fit; use a smaller model or dtype='bfloat16'."
+
+
+def _smaller(work: Workload) -> Iterator[tuple[str, int, Workload]]:
+    """Changes in the order of what they cost the user, each on its own, the least change first."""
+    for batch in _halves(work.batch, 1):
+        yield "batch_size", batch, replace(work, batch=batch)
+    if work.images:
+        for tiles in _halves(work.max_tiles or 16, 1):
+            yield "max_tiles", tiles, replace(work, max_tiles=tiles)
+    for tokens in _halves(work.max_new_tokens, 16):
+        yield "max_new_tokens", tokens, replace(work, max_new_tokens=tokens)
+
+
+def _halves(value: int, least: int) -> Iterator[int]:
+    while value // 2 >= least:
+        value //= 2
+        yield value
+
+
+def load_message(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a model could not be loaded, and what would fit."""
+    planner, free = Planner(folder), device_memory(str(device)).available
+    count = planner.parameters().total
+    text = (
+        f"out of memory while loading {name} on {device}: its weights take {count * dtype.itemsize / GIB:.1f} GiB in "
+        f"{str(dtype).removeprefix('torch.')}, {free / GIB:.1f} GiB are free."
+    )
+    if dtype.itemsize > 2 and count * 2 <= free:
+        return f"{text} What would fit: dtype='bfloat16' ({count * 2 / GIB:.1f} GiB)."
+    return f"{text} Free some memory, or use a smaller model: 'mm plan MODEL' says what each needs."

@@ -1,0 +1,384 @@
+"""The Python face: a model and its processor behind plain questions and answers."""
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack, overload
+
+import torch
+
+from mm.chat import task_message
+from mm.contracts import CancelToken, Inputs, MultimodalModel
+from mm.devices import resolve_device, resolve_dtype
+from mm.environment import host_memory
+from mm.errors import ContextOverflowError, InputError, OptionError
+from mm.generation.row import Row, TokenConstraint
+from mm.generation.text import generate
+from mm.grounding import parse_boxes
+from mm.hub import find_checkpoint
+from mm.images import ImageSource
+from mm.processing.base import Processor
+from mm.reply import OcrResult, Reply, TextStream, Usage
+from mm.request import (
+    ChatOptions,
+    Images,
+    Messages,
+    Request,
+    Settings,
+    as_list,
+    as_request,
+    conversation,
+    parse_options,
+)
+
+# Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
+DEFAULT_MAX_NEW_TOKENS = 1024
+# Conversations that `chat_batch` runs together.
+DEFAULT_BATCH_SIZE = 8
+
+
+@dataclass
+class _Job:
+    """One conversation on its way to an answer."""
+
+    inputs: Inputs
+    settings: Settings
+    row: Row
+    pieces: list[str] = field(default_factory=list)
+
+
+class _AnyOf:
+    """Set when one of its tokens is."""
+
+    def __init__(self, *tokens: CancelToken | None) -> None:
+        self._tokens = [token for token in tokens if token is not None]
+
+    def is_set(self) -> bool:
+        """True once the run is to end."""
+        return any(token.is_set() for token in self._tokens)
+
+
+class Pipeline:
+    """Answers questions about images.
+
+    Every method that runs the model takes the options of ``ChatOptions`` as keywords: ``max_new_tokens, do_sample,
+    temperature, top_p, top_k, repetition_penalty, no_repeat_ngram_size, seed, stop, logprobs, detect_loops, system,
+    max_tiles, special_tokens, official_images, constrain_boxes, cancel``. Answers are greedy unless a temperature above
+    0, a top_p or a top_k is asked for. Everything that can be refused is refused before any work.
+
+    Args:
+        model: a built and loaded model.
+        processor: of the same checkpoint.
+        name: for messages.
+        folder: where the model came from, if it came from files.
+        context: most tokens of prompt and answer together; None takes the length that the model was trained for.
+    """
+
+    def __init__(
+        self,
+        model: MultimodalModel,
+        processor: Processor,
+        *,
+        name: str = "the model",
+        folder: Path | None = None,
+        context: int | None = None,
+    ) -> None:
+        trained = model.decoder.max_positions
+        if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
+            raise OptionError(f"context is {context!r}; expected a whole number of 1 or more.")
+        if context is not None and context > trained:
+            warnings.warn(
+                f"a context of {context} is more than the {trained} positions that {name} was trained for: answers to "
+                "longer prompts may be worse.",
+                stacklevel=2,
+            )
+        self.model = model
+        self.processor = processor
+        self.name = name
+        self.folder = folder
+        self.context = trained if context is None else context
+        self._lock = threading.Lock()
+        self._grammar: Any = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        context: int | None = None,
+    ) -> "Pipeline":
+        """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
+
+        Args:
+            name: which model. Bundled and local models never touch the network.
+            revision: branch, tag or commit of a hub id.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps".
+            dtype: "auto" (bfloat16 or float16 on accelerators; float32 on the CPU, bfloat16 there when float32 does not
+                fit its memory), "float32", "bfloat16", "float16".
+            context: see the class; beyond the trained length it works, with a warning.
+
+        Raises:
+            CheckpointError: no such model, or its files are not complete and right.
+            OptionError: an unknown device or dtype, or one that this machine lacks.
+            ResourceError: it does not fit the memory.
+        """
+        from mm.families.table import load_model, load_processor
+        from mm.out_of_memory import explained, load_message
+
+        place = resolve_device(device)
+        checkpoint = find_checkpoint(str(name), revision)
+        number = resolve_dtype(dtype, place)
+        if dtype == "auto" and place.type == "cpu" and _is_too_large(checkpoint.folder):
+            number = torch.bfloat16
+            warnings.warn(f"{name} does not fit the memory in float32, so it is loaded in bfloat16.", stacklevel=2)
+        processor = load_processor(checkpoint.folder)
+        with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
+            model = load_model(checkpoint.folder, device=place, dtype=number)
+        return cls(model, processor, name=str(name), folder=checkpoint.folder, context=context)
+
+    def chat(
+        self,
+        images: Images = None,
+        question: str | None = None,
+        *,
+        messages: Messages | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> Reply:
+        """Answer a question about one image, several, or none; or continue a conversation.
+
+        Args:
+            images: path, data URI, bytes, PIL image, (H, W, 3) uint8 array, a list of these, or None.
+            question: what to answer. Image tags in it say where the images stand; without tags they come first.
+            messages: instead of both: a conversation in the official form, with content parts, or in OpenAI's form.
+            **options: see the class.
+
+        Raises:
+            InputError: images, prompt or options cannot be used, or do not fit the context.
+            ResourceError: out of memory; the message says what would fit.
+        """
+        return self.stream(images, question, messages=messages, **options).reply
+
+    def stream(
+        self,
+        images: Images = None,
+        question: str | None = None,
+        *,
+        messages: Messages | None = None,
+        **options: Unpack[ChatOptions],
+    ) -> TextStream:
+        """Like ``chat``, as an iterator over pieces of text; its ``reply`` is the whole answer, ``cancel()`` ends it.
+
+        Arguments and errors are those of ``chat``; errors of the input are raised by this call, not by the iterator.
+        """
+        job = self._prepare(Request(images=images, question=question, messages=messages), parse_options(options))
+        return self._stream(job)
+
+    def chat_batch(
+        self,
+        requests: Sequence[Request | tuple[Images, str] | list[Any]],
+        *,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        **options: Unpack[ChatOptions],
+    ) -> list[Reply]:
+        """Answer several conversations; each answer is what ``chat`` would give alone.
+
+        Args:
+            requests: per conversation ``(images, question)``, a list of messages, or a ``Request`` with own options.
+            batch_size: how many run together at most.
+            **options: for all; see the class. A seed holds for each conversation on its own.
+
+        Raises:
+            InputError: as in ``chat``, for any of the conversations, before any work; the message says which one.
+            ResourceError: out of memory; the message says what would fit.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of 1 or more.")
+        shared: dict[str, Any] = dict(options)
+        jobs = []
+        for index, item in enumerate(requests):
+            try:
+                request = as_request(item)
+                if "cancel" in request.options:
+                    raise OptionError("cancel holds for the whole batch. Pass it to chat_batch.")
+                jobs.append(self._prepare(request, parse_options({**shared, **request.options})))
+            except InputError as error:
+                raise type(error)(f"conversation {index}: {error}") from error
+        return self._run_batch(jobs, batch_size, options.get("cancel"))
+
+    def ocr(self, image: ImageSource, **options: Unpack[ChatOptions]) -> OcrResult:
+        """Read all text in an image, as far as the context goes unless ``max_new_tokens`` is given.
+
+        Arguments and errors as in ``chat``.
+        """
+        request = Request(messages=[task_message("ocr", [image])])
+        reply = self._stream(self._prepare(request, parse_options(options), default_new=self.context)).reply
+        lines = tuple(line.strip() for line in reply.text.splitlines() if line.strip())
+        return OcrResult(text=reply.text, lines=lines, reply=reply)
+
+    @overload
+    def caption(self, images: list[ImageSource], **options: Unpack[ChatOptions]) -> list[Reply]: ...
+
+    @overload
+    def caption(self, images: ImageSource, **options: Unpack[ChatOptions]) -> Reply: ...
+
+    def caption(self, images: ImageSource | list[ImageSource], **options: Unpack[ChatOptions]) -> Reply | list[Reply]:
+        """Describe an image; for a list of images, each one on its own. Arguments and errors as in ``chat``."""
+        requests = [Request(messages=[task_message("caption", [image])]) for image in as_list(images)]
+        replies = self.chat_batch(requests, **options)
+        return replies if isinstance(images, list) else replies[0]
+
+    def ground(self, image: ImageSource, query: str, **options: Unpack[ChatOptions]) -> Reply:
+        """Find what ``query`` names; the answer's ``boxes`` say where. Arguments and errors as in ``chat``.
+
+        Args:
+            image: where to look.
+            query: what to look for, such as "the red car"; plain text.
+            **options: see the class. ``constrain_boxes=True`` rules malformed boxes out.
+        """
+        return self.chat(messages=[task_message("ground", [image], query)], **options)
+
+    def _prepare(self, request: Request, settings: Settings, *, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
+        """Everything before the model: messages, images, tokens, limits."""
+        inputs = self.processor.process(
+            conversation(request, settings),
+            max_tiles=settings.max_tiles,
+            official_images=settings.official_images,
+        )
+        left = self.context - inputs.num_tokens
+        wanted = settings.sampling.max_new_tokens
+        if left < (wanted or 1):
+            raise ContextOverflowError(self._overflow(inputs, settings))
+        max_new_tokens = wanted or min(default_new, left)
+        tokenizer = self.processor.tokenizer
+        row = Row(
+            prompt_ids=inputs.input_ids,
+            options=settings.sampling,
+            max_new_tokens=max_new_tokens,
+            end_ids=frozenset({tokenizer.eos_id}),
+            hidden_ids=tokenizer.special_ids,
+            decode=tokenizer.decode,
+            constraint=self._constraint(max_new_tokens) if settings.constrain_boxes else None,
+        )
+        return _Job(inputs, settings, row)
+
+    def _constraint(self, max_new_tokens: int) -> TokenConstraint:
+        from mm.generation.grounding import BoxConstraint, BoxGrammar
+
+        with self._lock:
+            if self._grammar is None:
+                self._grammar = BoxGrammar(self.processor.tokenizer, self.model.decoder.vocab_size)
+        return BoxConstraint(self._grammar, max_new_tokens)
+
+    def _overflow(self, inputs: Inputs, settings: Settings) -> str:
+        """How far the prompt is over the limit, and what to shrink."""
+        wanted, prompt = settings.sampling.max_new_tokens, inputs.num_tokens
+        image_tokens = sum(span.stop - span.start for span in inputs.spans)
+        answer = "at least one token of answer" if wanted is None else f"{wanted:,} tokens of answer"
+        text = (
+            f"the prompt takes {prompt:,} tokens ({image_tokens:,} of them for {len(inputs.spans)} images) and "
+            f"{answer}, but the context of {self.name} is {self.context:,} tokens."
+        )
+        needed = wanted or min(256, self.context // 4)
+        for tiles in range((settings.max_tiles or 16) - 1, 0, -1):
+            shrunk = sum(
+                self.processor.num_image_tokens(span.width, span.height, len(inputs.spans), tiles)
+                for span in inputs.spans
+            )
+            if inputs.spans and prompt - image_tokens + shrunk + needed <= self.context:
+                fitting = prompt - image_tokens + shrunk
+                return (
+                    f"{text} With max_tiles={tiles} (--max-tiles {tiles}) the prompt takes {fitting:,} tokens and fits."
+                )
+        if prompt < self.context:
+            text += f" Use max_new_tokens={self.context - prompt} or less, or shorten the text"
+        else:
+            text += " Shorten the text"
+        if inputs.spans:
+            text += " or use fewer images; no max_tiles fits"
+        return f"{text}. A larger context= works too, with worse answers beyond the trained {self._trained:,}."
+
+    @property
+    def _trained(self) -> int:
+        return self.model.decoder.max_positions
+
+    def _stream(self, job: _Job) -> TextStream:
+        cancelled = threading.Event()
+
+        def pieces() -> Iterator[str]:
+            for new in self._run([job], _AnyOf(cancelled, job.settings.cancel)):
+                if new[0]:
+                    yield new[0]
+
+        return TextStream(pieces(), lambda: self._reply(job), cancelled)
+
+    def _run_batch(self, jobs: list[_Job], batch_size: int, cancel: CancelToken | None) -> list[Reply]:
+        """Similar lengths together, replies in the order of the jobs."""
+        order = sorted(jobs, key=lambda job: job.inputs.num_tokens)
+        for start in range(0, len(order), batch_size):
+            for _ in self._run(order[start : start + batch_size], cancel):
+                pass
+        return [self._reply(job) for job in jobs]
+
+    def _run(self, jobs: list[_Job], cancel: CancelToken | None) -> Iterator[list[str]]:
+        """Run jobs as one batch, one item per step; texts are collected in the jobs."""
+        rows = [job.row for job in jobs]
+        if cancel is not None and cancel.is_set():
+            for row in rows:
+                row.finish("cancelled")
+            return
+        with self._memory_explained(jobs):
+            with torch.inference_mode():
+                embeds = self.model.embed_inputs([job.inputs for job in jobs])
+            for pieces in generate(self.model.decoder, embeds, rows, cancel=cancel):
+                for job, piece in zip(jobs, pieces, strict=True):
+                    job.pieces.append(piece)
+                yield pieces
+
+    def _memory_explained(self, jobs: list[_Job]) -> AbstractContextManager[None]:
+        """Say what would fit when the run does not."""
+        from mm.out_of_memory import explained, run_message
+        from mm.plan import Workload
+
+        largest = max(jobs, key=lambda job: job.inputs.num_tokens)
+        spans = largest.inputs.spans
+        work = Workload(
+            prompt_tokens=largest.inputs.num_tokens - int(largest.inputs.image_mask.sum()),
+            images=len(spans),
+            image_size=(spans[0].width, spans[0].height) if spans else None,
+            max_new_tokens=max(job.row.max_new_tokens for job in jobs),
+            batch=len(jobs),
+            max_tiles=largest.settings.max_tiles,
+        )
+        return explained(lambda: run_message(self.folder, self.model.device, self.model.dtype, work))
+
+    def _reply(self, job: _Job) -> Reply:
+        row, inputs = job.row, job.inputs
+        assert row.finish_reason is not None
+        tokenizer = self.processor.tokenizer
+        shown = [token for token in row.tokens if token != tokenizer.eos_id]
+        raw_text = tokenizer.decode(shown)
+        return Reply(
+            text="".join(job.pieces),
+            finish_reason=row.finish_reason,
+            usage=Usage(
+                prompt_tokens=inputs.num_tokens,
+                image_tokens=int(inputs.image_mask.sum()),
+                completion_tokens=len(row.tokens),
+            ),
+            boxes=tuple(parse_boxes(raw_text, [(span.width, span.height) for span in inputs.spans])),
+            raw_text=raw_text,
+            token_ids=tuple(row.tokens),
+            logprobs=tuple(row.logprobs) if row.options.logprobs else None,
+        )
+
+
+def _is_too_large(folder: Path) -> bool:
+    """Whether the weights, stored in two bytes each, do not fit this machine's memory in four."""
+    size = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+    return 2 * size > host_memory().available

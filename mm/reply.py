@@ -1,0 +1,95 @@
+"""What a pipeline gives back."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mm.generation.stopping import FinishReason
+from mm.grounding import Box
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Token counts of one answer."""
+
+    prompt_tokens: int  # image tokens included
+    image_tokens: int
+    completion_tokens: int  # the end token included
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and answer."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """One answer. ``str(reply)`` is its text.
+
+    Attributes:
+        text: the answer without special tokens.
+        finish_reason: "stop" (the model's end token), "stop_string", "length" (the token limit), "loop" (the answer
+            repeated itself without end and was stopped) or "cancelled".
+        usage: token counts.
+        boxes: every box that the answer names, in order; see ``mm.grounding.Box``.
+        raw_text: the answer with its special tokens (box markup), without the end token.
+        token_ids: the tokens of the answer, end token included.
+        logprobs: per token of ``token_ids`` its log-probability under the model, before penalties and temperature;
+            None unless asked for.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    usage: Usage
+    boxes: tuple[Box, ...]
+    raw_text: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...] | None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class OcrResult:
+    """Text read from an image. ``str(result)`` is the text.
+
+    Attributes:
+        text: all of it.
+        lines: the lines that are not empty, without white space at their ends.
+        reply: the whole answer; ``finish_reason`` tells whether the text is complete.
+    """
+
+    text: str
+    lines: tuple[str, ...]
+    reply: Reply
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class TextStream(Iterator[str]):
+    """The pieces of an answer while it is made. Joined, they are ``reply.text``; none is empty or ends inside a
+    character.
+
+    Use it from one thread; ``cancel`` may be called from any.
+    """
+
+    def __init__(self, pieces: Iterator[str], reply: Callable[[], Reply], cancelled: threading.Event) -> None:
+        self._pieces = pieces
+        self._reply = reply
+        self._cancelled = cancelled
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def cancel(self) -> None:
+        """End the answer within one step. What is finished by then can still be read."""
+        self._cancelled.set()
+
+    @property
+    def reply(self) -> Reply:
+        """The whole answer; waits for what has not been read yet."""
+        for _ in self:
+            pass
+        return self._reply()
