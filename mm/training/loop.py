@@ -1,0 +1,485 @@
+"""Training from synthesised data: one process a device, boxed in time, restartable.
+
+    mm train configs/nano_vl2.yaml --out runs/nano
+    torchrun --nproc-per-node 4 -m mm.training.loop configs/nano_vl2.yaml --out runs/nano
+
+The learning rate is a function of the share of the schedule that is done, not of steps, so a run of a given time always
+ends cooled down, on any machine. A run that is stopped (Ctrl-C, SIGTERM, ``session_seconds``) saves its state and goes on
+from there when it is started again with the same ``state`` folder.
+"""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mm.errors import MMError, ResourceError
+from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, load_processor, save_pretrained
+from mm.hub import bundled_models
+from mm.language.moe import MoE, Router
+from mm.training.evaluate import evaluate
+from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
+from mm.training.objective import Losses, Objective, TrainingBatch, initialize
+from mm.training.optim import build_optimizers, lr_factor, set_lr
+from mm.training.ranks import Ranks
+from mm.training.recipe import Recipe, load_recipe
+from mm.training.report import Report
+from mm.training.ring import IGNORED_CHARACTER
+from mm.training.source import SampleSource
+from mm.training.state import STATE_FILE, Average, Progress, load_state, load_weights_from, save_state
+
+RESERVED_SECONDS = 40.0  # of a session: saving, evaluation and the end of the last block
+_PREFILL_TIMEOUT = 300.0
+_RECOMPILE_LIMIT = 64  # shapes of one block: about twice the buckets, for layers with and without experts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """How this process is run; the recipe says what is trained."""
+
+    out: Path  # receives weights, log and curve; must not hold weights yet
+    state: Path | None = None  # resumes from here when a state is there, and saves here
+    warm_start: Path | None = None  # a model folder to begin from instead of fresh weights
+    session_seconds: float | None = None  # this process ends within so many seconds
+    finish: bool = True  # whether the rest of the schedule is fitted into session_seconds
+    device: str = "auto"
+
+
+def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Trains, evaluates and saves; the summary is also written to ``out``/summary.json.
+
+    Raises:
+        ConfigError: the recipe or the model folder is wrong.
+        ResourceError: no fonts, a folder that cannot be written or holds weights, or training that diverged.
+        WeightsError: a state or warm start that belongs to another model.
+    """
+    begin = time.monotonic()
+    ranks = Ranks()
+    folder = _model_folder(recipe.model)
+    config, processor = load_config(folder), load_processor(folder)
+    if ranks.is_main:
+        _check_folder(session.out)
+    resuming = session.state is not None and (session.state / STATE_FILE).exists()
+    source = SampleSource(
+        recipe,
+        processor,
+        rank=ranks.rank,
+        session=(session.state / STATE_FILE).stat().st_mtime_ns if session.state is not None and resuming else 0,
+        num_workers=_num_workers(recipe, ranks),
+        with_evaluation=ranks.is_main and recipe.evaluation.samples > 0,
+    )
+    source.start()  # forks, so it comes before anything that touches a device
+    try:
+        ranks.connect(session.device)
+        torch.manual_seed(recipe.seed)
+        model = build_model(config, device="cpu")
+        objective = Objective(
+            model,
+            image_mean=processor.spec.image_mean,
+            image_std=processor.spec.image_std,
+            char_map_blank=recipe.loss.char_map_blank,
+            length_power=recipe.loss.length_power,
+        )
+        initialize(objective, torch.Generator().manual_seed(recipe.seed))
+        if session.warm_start is not None and not resuming:
+            load_weights_from(session.warm_start, objective)
+        run = _Run(recipe, session, ranks, source, objective.to(ranks.device), begin, say)
+        if resuming:
+            assert session.state is not None
+            run.progress = load_state(session.state, objective, run.optimizers, run.average, ranks.device)
+        run.prepare()
+        with _stop_signals() as stopped:
+            run.loop(stopped)
+        return run.finish(folder)
+    finally:
+        source.close()
+        ranks.close()
+
+
+class _Run:
+    """The parts of a run that the loop needs in every step."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        session: Session,
+        ranks: Ranks,
+        source: SampleSource,
+        objective: Objective,
+        begin: float,
+        say: Callable[[str], None],
+    ) -> None:
+        self.recipe, self.session, self.ranks, self.source = recipe, session, ranks, source
+        self.objective = objective
+        self.begin = begin
+        self.say = say if ranks.is_main else _silent
+        self.autocast = recipe.run.precision == "bf16"
+        self.progress = Progress()
+        self.optimizers = build_optimizers(objective, recipe.optimizer)
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        self.average = Average(objective, recipe.run.ema_decay) if recipe.run.ema_decay > 0 else None
+        self.routers = [module for module in objective.modules() if isinstance(module, Router)]
+        for module in objective.modules():
+            if isinstance(module, MoE):
+                module.dispatch = recipe.run.moe_dispatch
+        objective.train()
+        objective.model.decoder.rope.ensure(max(b.length for b in recipe.data.buckets), ranks.device)
+        self.forward: nn.Module = objective
+        if ranks.world > 1:
+            ids = [ranks.device.index] if ranks.device.type == "cuda" else None
+            self.forward = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
+        folder = session.out if ranks.is_main else None
+        self.report = Report(folder, source.kinds, ranks.device, self.say)
+        self.loads = torch.zeros(len(self.routers), *(self.routers[0].load.shape if self.routers else (1,)))
+        self.loads = self.loads.to(ranks.device)
+
+    def prepare(self) -> None:
+        """Compiles every shape on blank batches while the rings fill."""
+        recipe, begin = self.recipe, time.monotonic()
+        if self.ranks.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+        torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
+        if recipe.run.compile != "off":
+            compile_blocks(self.objective.model, dynamic=recipe.run.compile == "dynamic")
+            for index in range(len(recipe.data.buckets)):
+                self._backward(self._blank_batch(index), 1.0)
+                self._clear()
+            self.say(f"compiled {len(recipe.data.buckets)} shapes in {time.monotonic() - begin:.1f} s")
+        waited = self.source.wait(recipe.data.prefill, _PREFILL_TIMEOUT)
+        self.ranks.barrier()
+        self.say(
+            f"{sum(p.numel() for p in self.objective.model.parameters()):,} parameters on {self.ranks.world} x "
+            f"{self.ranks.device}; {self.source.counts().sum()} samples ready after {time.monotonic() - self.begin:.0f} s "
+            f"(waited {waited:.0f} s for them)"
+        )
+
+    def loop(self, stopped: "_Flag") -> None:
+        """Trains until the schedule is done, the session is over or a signal came."""
+        recipe, session, progress = self.recipe, self.session, self.progress
+        plan = StepPlan((bucket.rows for bucket in recipe.data.buckets), recipe.seed)
+        feeder = Feeder(self.source.rings, self.ranks.device, (recipe.seed, self.ranks.rank))
+        speed = self._progress_per_second()
+        first, first_step, last_saved = time.monotonic(), progress.step, time.monotonic()
+        start_done, start_seconds = progress.done, progress.seconds
+        limiter = _RunAhead(self.ranks.device)
+        try:
+            while True:
+                now = time.monotonic()
+                progress.seconds = start_seconds + now - first
+                if recipe.schedule.max_steps is not None:
+                    progress.done = progress.step / recipe.schedule.max_steps
+                else:
+                    progress.done = start_done + (now - first) * speed
+                over = session.session_seconds is not None and (
+                    now - self.begin > session.session_seconds - RESERVED_SECONDS
+                )
+                decisions = [progress.done, progress.seconds, float(over or stopped.is_set())]
+                gathered = self.ranks.gather(np.array([*decisions, *self.source.counts()], dtype=np.float64))
+                progress.done, progress.seconds = min(float(gathered[0, 0]), 1.0), float(gathered[0, 1])
+                if gathered[:, 2].any() or progress.done >= 1.0:
+                    break
+                self.source.set_progress(progress.done)
+                self.source.check()
+                buckets = plan.next_block(gathered[:, 3:], progress.step // BLOCK_STEPS)
+                if recipe.schedule.max_steps is not None:
+                    buckets = buckets[: recipe.schedule.max_steps - progress.step]
+                feeder.request(enumerate(buckets, start=progress.step))
+                for _ in buckets:
+                    self._step(*feeder.next())
+                    limiter.wait()
+                if self.report.seconds >= recipe.run.log_seconds or progress.step == first_step + len(buckets):
+                    self._flush(feeder.waited, gathered[:, 3:].sum())
+                    feeder.waited = 0.0
+                if session.state is not None and time.monotonic() - last_saved >= recipe.run.state_seconds:
+                    self._save_state()
+                    last_saved = time.monotonic()
+        finally:
+            feeder.close()
+        self._flush(feeder.waited, self.source.counts().sum())
+
+    def finish(self, model_folder: Path) -> dict[str, Any]:
+        """Saves the state and the weights, evaluates, writes the summary."""
+        summary: dict[str, Any] = {
+            "step": self.progress.step,
+            "progress": self.progress.done,
+            "train_seconds": self.progress.seconds,
+            "rows": self.progress.rows,
+            "parameters": sum(p.numel() for p in self.objective.model.parameters()),
+            "failed_samples": self.source.num_failed,
+        }
+        if self.session.state is not None:
+            self._save_state()
+        if self.ranks.is_main:
+            if self.source.evaluation_rings:
+                summary["evaluation"] = self._evaluate()
+            if self.average is not None:
+                self.average.swap()  # what is shipped is the average; the weights themselves are in the state
+                if self.source.evaluation_rings:
+                    summary["evaluation_average"] = self._evaluate()
+                    if _mean_error(summary["evaluation"]) < _mean_error(summary["evaluation_average"]):
+                        self.average.swap()
+            save_pretrained(self.objective.model, self.session.out, source=model_folder, max_shard_bytes=MAX_SHARD_BYTES)
+            self.report.save_curve()
+            (self.session.out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+            for name in ("evaluation", "evaluation_average"):
+                for key, scores in summary.get(name, {}).items():
+                    self.say(f"{name} {key}: " + " ".join(f"{k} {v:.4g}" for k, v in scores.items()))
+            self.say(f"saved {self.session.out} at step {self.progress.step}, {100 * self.progress.done:.1f} % of the schedule")
+        self.ranks.barrier()
+        return summary
+
+    def _step(self, batch: TrainingBatch, kinds: Tensor) -> None:
+        recipe, progress = self.recipe, self.progress
+        factor = self._lr_factor()
+        set_lr(self.optimizers, factor)
+        loss = recipe.loss
+        weight = loss.char_map_start + (loss.char_map_end - loss.char_map_start) * progress.done
+        losses = self._backward(batch, weight)
+        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self._balance(recipe.router.bias_step * factor)
+        self._clear()
+        progress.step += 1
+        progress.rows += kinds.shape[0] * self.ranks.world
+        if self.average is not None:
+            self.average.update(progress.step)
+        self.report.add(losses, kinds, norm)
+
+    def _backward(self, batch: TrainingBatch, char_map_weight: float) -> Losses:
+        with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            losses: Losses = self.forward(batch, char_map_weight)
+        losses.total.backward()
+        return losses
+
+    @torch.no_grad()
+    def _balance(self, step: float) -> None:
+        """Moves each expert's routing bias towards its fair share (DeepSeek-V3, arXiv 2412.19437, section 2.1.2)."""
+        if not self.routers:
+            return
+        loads = torch.stack([router.load for router in self.routers])  # (L, E)
+        self.ranks.sum_(loads)
+        self.loads += loads
+        moves = step * (loads.mean(dim=1, keepdim=True) - loads).sign()
+        for router, move in zip(self.routers, moves, strict=True):
+            if router.config.method == "noaux_tc":
+                router.e_score_correction_bias.add_(move)
+
+    def _clear(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for router in self.routers:
+            router.load.zero_()
+
+    def _lr_factor(self) -> float:
+        schedule = self.recipe.schedule
+        return lr_factor(
+            self.progress.done,
+            warm_up=schedule.warm_up,
+            cool_down=schedule.cool_down,
+            final=schedule.final_lr,
+        )
+
+    def _progress_per_second(self) -> float:
+        """Share of the schedule per second; a session that finishes fits what is left into its own time."""
+        if self.recipe.schedule.train_seconds is None:
+            return 0.0
+        if self.session.session_seconds is None or not self.session.finish:
+            return 1.0 / self.recipe.schedule.train_seconds
+        left = self.session.session_seconds - RESERVED_SECONDS - (time.monotonic() - self.begin)
+        if left <= 0:
+            raise ResourceError(
+                f"session_seconds {self.session.session_seconds:.0f} were over before training began. Allow more time, "
+                "or lower data.prefill."
+            )
+        return (1.0 - self.progress.done) / left
+
+    def _flush(self, waited: float, rendered: float) -> None:
+        facts = {
+            "step": self.progress.step,
+            "progress": self.progress.done,
+            "seconds": self.progress.seconds,
+            "lr": self._lr_factor(),
+            "world": self.ranks.world,
+            "rendered": int(rendered),
+            "reuse": self.progress.rows / max(float(rendered), 1.0),
+            "wait_share": waited / max(self.report.seconds, 1e-9),
+            "failed": self.source.num_failed,
+        }
+        if self.ranks.device.type == "cuda":
+            facts["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        record = self.report.flush(facts, self.loads)
+        self.loads.zero_()
+        if not np.isfinite(record["answer"]):
+            raise ResourceError(f"training diverged before step {self.progress.step}: the loss is not a number. Lower the learning rates.")
+
+    def _save_state(self) -> None:
+        assert self.session.state is not None
+        if self.ranks.is_main:
+            save_state(self.session.state, self.progress, self.objective, self.optimizers, self.average)
+
+    def _evaluate(self) -> dict[str, dict[str, float]]:
+        return evaluate(
+            self.objective,
+            self.source.evaluation_rings,
+            self.source.kinds,
+            device=self.ranks.device,
+            autocast=self.autocast,
+        )
+
+    def _blank_batch(self, bucket: int) -> TrainingBatch:
+        shape, spec = self.recipe.data.buckets[bucket], self.objective.model.vision
+        size, grid = spec.patch_embed.img_size[0], spec.patch_embed.grid_size[0]  # type: ignore[union-attr, index]
+        device, rows = self.ranks.device, shape.rows
+        labels = torch.full((rows, shape.length), -1, dtype=torch.int16, device=device)
+        labels[:, 1] = 0
+        return TrainingBatch(
+            views=torch.zeros(rows, shape.views, size, size, 3, dtype=torch.uint8, device=device),
+            characters=torch.full((rows, shape.views, grid, grid, 2), IGNORED_CHARACTER, dtype=torch.uint8, device=device),
+            source=torch.full((rows, shape.length), -3, dtype=torch.int16, device=device),
+            labels=labels,
+        )
+
+
+class _RunAhead:
+    """Keeps the host at most two steps ahead of the device, so that times are true and memory is bounded."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._events: list[Any] = []
+
+    def wait(self) -> None:
+        if self._cuda:
+            event = torch.cuda.Event()
+            event.record()
+            self._events.append(event)
+            if len(self._events) > 2:
+                self._events.pop(0).synchronize()
+
+
+class _Flag:
+    """Set by a signal."""
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Flag]:
+    """Ctrl-C and SIGTERM ask the loop to stop at the next block; a second Ctrl-C interrupts at once."""
+    flag = _Flag()
+
+    def ask(number: int, frame: Any) -> None:
+        if flag.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        flag.set()
+
+    old: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            old[number] = signal.signal(number, ask)
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        pass
+    try:
+        yield flag
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def compile_blocks(model: nn.Module, *, dynamic: bool) -> None:
+    """Compiles every encoder block and decoder layer in place; parameter names stay."""
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    for block in [*model.vision.blocks, *model.decoder.model.layers]:  # type: ignore[union-attr, misc, operator]
+        block.compile(dynamic=dynamic)  # type: ignore[operator]
+
+
+def _model_folder(name: str) -> Path:
+    bundled = bundled_models()
+    return bundled[name] if name in bundled else Path(name)
+
+
+def _num_workers(recipe: Recipe, ranks: Ranks) -> int:
+    if recipe.data.workers is not None:
+        return recipe.data.workers
+    import os
+
+    return max(1, len(os.sched_getaffinity(0)) // ranks.world - 2)
+
+
+def _check_folder(out: Path) -> None:
+    """Fails before any work when the result could not be saved."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".writable"
+        probe.touch()
+        probe.unlink()
+        present = [path.name for path in out.iterdir() if path.suffix in (".safetensors", ".bin")]
+    except OSError as error:
+        raise ResourceError(f"cannot write to {out} ({error.strerror}). Choose another --out folder.") from error
+    if present:
+        raise ResourceError(f"{out} already holds weights ({present[0]}). Choose an empty --out folder.")
+
+
+def _mean_error(scores: dict[str, dict[str, float]]) -> float:
+    return float(np.mean([value["token_error"] for value in scores.values()])) if scores else 0.0
+
+
+def _silent(line: str) -> None:
+    """Ranks other than the first say nothing."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line of ``python -m mm.training.loop``; ``mm train`` has the same options."""
+    parser = argparse.ArgumentParser(prog="mm train", description="Train a model from a recipe.")
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and curve")
+    parser.add_argument("--state", type=Path, help="folder for the resumable state")
+    parser.add_argument("--warm-start", type=Path, help="model folder to begin from")
+    parser.add_argument("--session-seconds", type=float, help="end this process within so many seconds")
+    parser.add_argument("--to-be-continued", action="store_true", help="keep the recipe's pace; do not finish the schedule")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    options = parser.parse_args(arguments)
+    try:
+        train(
+            load_recipe(options.recipe, tuple(options.overrides)),
+            Session(
+                out=options.out,
+                state=options.state,
+                warm_start=options.warm_start,
+                session_seconds=options.session_seconds,
+                finish=not options.to_be_continued,
+                device=options.device,
+            ),
+            say=lambda line: print(line, flush=True),
+        )
+    except MMError as error:
+        print(f"mm train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
