@@ -1,0 +1,40 @@
+"""Every recorded case of DeepSeek-VL2, whole, against the limits of the design's contract 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mm.evaluation.verify import verify
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+CASES = sorted(p.name.removesuffix(".tar.xz") for p in GOLDEN.glob("*vl2*.tar.xz"))
+
+
+def test_every_recorded_case_is_here() -> None:
+    assert CASES == [
+        "deepseek_vl2_base",
+        "deepseek_vl2_grouplimited_softmax",
+        "deepseek_vl2_groups_yarn",
+        "deepseek_vl2_small",
+        "deepseek_vl2_tiny",
+        "preprocess_vl2",
+    ]
+
+
+# The least number of fields a case must have compared, so that a case that silently shrinks is noticed.
+ROWS = {
+    "deepseek_vl2_base": 97,
+    "deepseek_vl2_grouplimited_softmax": 64,
+    "deepseek_vl2_groups_yarn": 68,
+    "deepseek_vl2_small": 108,
+    "deepseek_vl2_tiny": 252,
+    "preprocess_vl2": 278,
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_everything_recorded_is_reproduced(case: str, golden: Callable[[str], Path]) -> None:
+    report = verify(golden(case))
+    assert [row for row in report.rows if row.verdict != "ok"] == []
+    assert report.passed and len(report.rows) >= ROWS[case]
