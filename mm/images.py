@@ -10,9 +10,11 @@ import binascii
 import difflib
 import io
 import os
+import stat
 import threading
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -52,6 +54,16 @@ _NOT_IMAGES = (
     (b"PK\x03\x04", "a zip archive or an office document. Pass one image"),
     (b"version https://git-lfs", "a Git LFS pointer. Fetch the real file with: git lfs pull"),
 )
+_IMAGES = (
+    (b"\x89PNG", "a PNG"),
+    (b"\xff\xd8\xff", "a JPEG"),
+    (b"GIF8", "a GIF"),
+    (b"RIFF", "a WebP"),
+    (b"II*\0", "a TIFF"),
+    (b"MM\0*", "a TIFF"),
+    (b"BM", "a BMP"),
+)
+_HEAD = 512  # bytes that _describe looks at
 _MAX_SHOWN = 80  # characters of a user's string that a message repeats
 
 _open_lock = threading.Lock()  # warnings.catch_warnings is not thread-safe
@@ -81,13 +93,13 @@ def open_image(source: ImageSource, *, official: bool = False, max_pixels: int =
     if isinstance(source, np.ndarray):
         return _to_rgb(_from_array(source), "the array", official=official, max_pixels=max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return _decode(bytes(source), "the image bytes", official=official, max_pixels=max_pixels)
+        return _decode(io.BytesIO(source), "the image data", official=official, max_pixels=max_pixels)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         if isinstance(text, str):
             if text[:5].lower() == "data:":
-                data = decode_data_uri(text)
-                return _decode(data, "the image in the data URI", official=official, max_pixels=max_pixels)
+                stream = io.BytesIO(decode_data_uri(text))
+                return _decode(stream, "the image in the data URI", official=official, max_pixels=max_pixels)
             refuse_url(text)
             return _open_file(text, official=official, max_pixels=max_pixels)
     raise ImageError(
@@ -145,19 +157,23 @@ def _open_file(text: str, *, official: bool, max_pixels: int) -> Image.Image:
     try:
         if text.startswith("~") and not path.exists():
             path = path.expanduser()
-        data = path.read_bytes() if path.is_file() or not path.is_dir() else None
+        kind = path.stat().st_mode
+        if stat.S_ISDIR(kind):
+            raise ImageError(f"{_shown(text)} is a folder. Pass one image file{_examples(path)}")
+        if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
+            raise ImageError(f"{_shown(text)} is a device, not a file. Pass one image file")
+        with path.open("rb") as file:
+            stream = file if file.seekable() else io.BytesIO(file.read())
+            return _decode(stream, _shown(text), official=official, max_pixels=max_pixels)
     except FileNotFoundError as error:
         raise ImageError(_missing(path)) from error
-    except MemoryError as error:
-        raise ResourceError(f"not enough memory to read {_shown(text)}. Pass a smaller image") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except ImageError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no home folder for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(
             f"cannot read the image {_shown(text)}: {reason}. Check the path and its permissions"
         ) from error
-    if data is None:
-        raise ImageError(f"{_shown(text)} is a folder. Pass one image file{_examples(path)}")
-    return _decode(data, _shown(text), official=official, max_pixels=max_pixels)
 
 
 def _missing(path: Path) -> str:
@@ -167,7 +183,8 @@ def _missing(path: Path) -> str:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:
         return f"{message}: the folder {_shown(str(path.parent))} does not exist. Check the path"
-    similar = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    by_lower = {name.lower(): name for name in names}
+    similar = [by_lower[name] for name in difflib.get_close_matches(path.name.lower(), by_lower, n=3, cutoff=0.6)]
     similar += [name for name in names if Path(name).stem.lower() == path.stem.lower() and name not in similar]
     if similar:
         return f"{message}. Similar names there: {', '.join(similar[:3])}"
@@ -195,21 +212,23 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _decode(data: bytes, name: str, *, official: bool, max_pixels: int) -> Image.Image:
-    if not data:
+def _decode(stream: BinaryIO, name: str, *, official: bool, max_pixels: int) -> Image.Image:
+    head = stream.read(_HEAD)
+    stream.seek(0)
+    if not head:
         raise ImageError(f"{name} is empty (0 bytes). Save or copy the image again")
     formats = _known_formats()
     try:
         with _open_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the pixel limit below speaks instead of Pillow's bomb warning
-            image: Image.Image = Image.open(io.BytesIO(data), formats=formats)
+            image: Image.Image = Image.open(stream, formats=formats)
     except Image.DecompressionBombError as error:
         raise ImageError(
             f"{name} is too large to open safely: {error} Scale it down, "
             "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
         ) from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name} is not an image: {_describe(data)}") from error
+        raise ImageError(f"{name} is not an image: {_describe(head)}") from error
     except MemoryError as error:
         raise ResourceError(f"not enough memory to open {name}. Pass a smaller image") from error
     except Exception as error:  # a reader fed a broken header raises whatever its parser met
@@ -225,24 +244,26 @@ def _known_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _describe(data: bytes) -> str:
-    """What a file that is no image most likely is, and the next step."""
-    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n")
+def _describe(head: bytes) -> str:
+    """What a file that is no image most likely is, by its first bytes, and the next step."""
+    for magic, kind in _IMAGES:
+        if head.startswith(magic):
+            return f"it starts as {kind} but its header is damaged or cut short. Save or copy it again"
+    trimmed = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     for magic, advice in _NOT_IMAGES:
-        if head[: len(magic)].lower() == magic.lower():
+        if trimmed[: len(magic)].lower() == magic.lower():
             return f"it is {advice}"
-    if data[4:8] == b"ftyp":
-        kind = data[8:12]
-        if kind in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
+    if head[4:8] == b"ftyp":
+        if head[8:12] in (b"heic", b"heix", b"hevc", b"mif1", b"msf1"):
             return "it is a HEIC photo, which Pillow cannot read. Save it as JPEG or PNG first"
         return "it looks like a video. Save one frame as PNG first"
     try:
-        text = data[:512].decode("utf-8", errors="strict" if len(data) <= 512 else "ignore")
+        text = head.decode("utf-8", errors="strict" if len(head) < _HEAD else "ignore")
     except UnicodeDecodeError:
         text = "\0"
-    if text and all(character.isprintable() or character.isspace() for character in text):
+    if all(character.isprintable() or character.isspace() for character in text):
         return "it holds text. Pass an image file, and the text as the question"
-    return f"its first bytes are {data[:8].hex(' ')}. Save it as PNG or JPEG"
+    return f"its first bytes are {head[:8].hex(' ')}. Save it as PNG or JPEG"
 
 
 def _to_rgb(image: Image.Image, name: str, *, official: bool, max_pixels: int) -> Image.Image:
@@ -277,6 +298,8 @@ def _convert(image: Image.Image, *, official: bool) -> Image.Image:
     orientation = _orientation(image)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         image = _to_eight_bits(image)
+    if image.mode == "La":  # premultiplied; Pillow converts it to LA only
+        image = image.convert("LA")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -130,6 +130,11 @@ class Tokenizer:
             config=config,
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Unpickled copies (data workers) escape special strings too; the backend forgets that setting."""
+        self.__dict__.update(state)
+        self._backend.encode_special_tokens = True
+
     def token_id(self, text: str) -> int:
         """The id of the token spelt exactly ``text``; ``ConfigError`` when there is none."""
         index: int | None = self._backend.token_to_id(text)
@@ -204,15 +209,21 @@ class Tokenizer:
         }
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._write(folder / "tokenizer.json", self._backend.to_str(pretty=True))
-            self._write(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
-            self._write(folder / "special_tokens_map.json", json.dumps(names, indent=2, ensure_ascii=False) + "\n")
+            _write_json(folder / "tokenizer.json", self._to_json())
+            _write_json(folder / "tokenizer_config.json", config)
+            _write_json(folder / "special_tokens_map.json", names)
         except OSError as error:
-            raise ResourceError(f"cannot write the tokenizer to {folder}: {error.strerror or error}") from error
+            raise ResourceError(
+                f"cannot write the tokenizer to {folder}: {error.strerror or error}. Free space or pick another folder"
+            ) from error
 
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        path.write_text(text, encoding="utf-8")
+    def _to_json(self) -> dict[str, Any]:
+        """The tokenizer file with merges as "a b" strings, as published; every version of ``tokenizers`` reads that."""
+        data: dict[str, Any] = json.loads(self._backend.to_str())
+        merges = data["model"].get("merges", [])
+        if not any(" " in piece for merge in merges for piece in merge if isinstance(merge, list)):
+            data["model"]["merges"] = [merge if isinstance(merge, str) else " ".join(merge) for merge in merges]
+        return data
 
     def _encode_plain(self, text: str) -> list[int]:
         if not text:
@@ -233,6 +244,10 @@ class Tokenizer:
             known = sorted(special & self._special.keys(), key=lambda token: (-len(token), token))
             self._patterns[special] = re.compile(f"({'|'.join(map(re.escape, known))})") if known else None
         return self._patterns[special]
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mm.chat import CHAT_TEMPLATES, Message
 from mm.contracts import Batch, Inputs
-from mm.errors import ConfigError
+from mm.errors import ConfigError, ResourceError
 from mm.images import ImageSource
 from mm.tokenizer import Tokenizer
 
@@ -144,6 +144,21 @@ class ProcessorSpec:
             "processor_class": "DeepseekVLV2Processor",
             "sft_format": self.sft_format,
         }
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``folder``/processor_config.json.
+
+        Raises:
+            ResourceError: the file cannot be written.
+        """
+        path = Path(folder) / "processor_config.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write {path}: {error.strerror or error}. Free space or pick another folder"
+            ) from error
 
     @property
     def pad_color(self) -> tuple[int, int, int]:

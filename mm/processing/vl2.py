@@ -84,7 +84,7 @@ class VL2Processor:
                 their end tokens only, whatever ``mask_prompt`` says.
 
         Returns:
-            ``Inputs``; labels are the ids, with the ignore id at image positions (and on the prompt if ``mask_prompt``).
+            ``Inputs``; labels are the ids, the ignore id at image positions (and on the prompt if ``mask_prompt``).
 
         Raises:
             PromptError: messages are empty or out of order, or ``training`` without a last answer.
@@ -92,6 +92,7 @@ class VL2Processor:
             OptionError: ``max_tiles`` is below 1.
         """
         turns = check_order(messages)
+        self.check_max_tiles(max_tiles)
         if training and turns[-1].role != "assistant":
             raise PromptError("a training conversation must end with an answer. Add an assistant message")
         sources = [source for message in turns for source in message.images]
@@ -137,6 +138,7 @@ class VL2Processor:
             ImageError: an image cannot be opened.
             OptionError: ``max_tiles`` is below 1.
         """
+        self.check_max_tiles(max_tiles)
         if not prompt.strip():
             raise PromptError("the prompt is empty. Write what the model is to continue")
         special = self.tokenizer.special_tokens - {self.spec.image_token}
@@ -220,11 +222,24 @@ class VL2Processor:
         resolution = self._resolution((width, height), num_images <= tiling.MAX_TILED_IMAGES, max_tiles)
         return tiling.num_tokens(self._grid(resolution), self.side)
 
-    def _resolution(self, size: tuple[int, int], tiled: bool, max_tiles: int | None) -> tuple[int, int]:
+    def check_max_tiles(self, max_tiles: int | None) -> None:
+        """Raise ``OptionError`` unless ``max_tiles`` is None or a whole number from 1 on (large ones cap nothing)."""
         if max_tiles is not None and (isinstance(max_tiles, bool) or not isinstance(max_tiles, int) or max_tiles < 1):
             raise OptionError(
                 f"max_tiles must be a whole number from 1 (no tiling) to {self.max_grid_tiles}, got {max_tiles!r}"
             )
+
+    def save(self, folder: str | Path) -> None:
+        """Write processor_config.json and the tokenizer files in the published layout.
+
+        Raises:
+            ResourceError: the files cannot be written.
+        """
+        self.spec.save(folder)
+        self.tokenizer.save(folder)
+
+    def _resolution(self, size: tuple[int, int], tiled: bool, max_tiles: int | None) -> tuple[int, int]:
+        self.check_max_tiles(max_tiles)
         one = (self.spec.image_size, self.spec.image_size)
         if not tiled:
             return one
