@@ -1,0 +1,274 @@
+"""Paper, ink and camera of the held-out documents: rows of text on a sheet, and what a scanner or a phone does to it.
+
+A transcription has one line per printed row, cells of a row joined by one space, from left to right; drawn lines,
+boxes, bar codes and logos are not text. A row that would overflow the sheet or overlap its neighbour raises
+``DoesNotFitError`` and the renderer starts anew, so that a truth always names what can be seen.
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from mm.evaluation.held_out_words import chance
+from mm.processing.tiling import choose_resolution
+
+Font = ImageFont.FreeTypeFont
+Colour = tuple[int, int, int]
+
+TILE = 192  # pixels; with up to nine tiles, what nano-vl2 promises to read
+MAX_TILES = 9
+MIN_GLYPH = 12.0  # pixels from baseline to the top of a "d", after the image is fitted into its tiles
+MIN_SIDE, MAX_SIDE = 300, 1000  # allowed widths of a picture
+_GRIDS = [
+    (TILE * across, TILE * down) for across in range(1, 10) for down in range(1, 10) if across * down <= MAX_TILES
+]
+_TALLEST = 2600
+
+
+class DoesNotFitError(Exception):
+    """The drawn content does not fit the sheet; the caller draws another document."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question on a picture. ``skill`` names the row of the result table; ``kind`` how answers are compared."""
+
+    skill: str
+    prompt: str
+    answer: str
+    amount: bool = False
+
+
+@dataclass(frozen=True)
+class Document:
+    """A rendered document.
+
+    Attributes:
+        image: RGB, 300 to 1000 pixels wide.
+        text: the transcription, rows separated by line breaks.
+        questions: questions with their right answers.
+        style: name of the design.
+        glyph_height: height of the smallest "d" in pixels after the picture is fitted into its best grid of tiles.
+    """
+
+    image: Image.Image
+    text: str
+    questions: tuple[Question, ...]
+    style: str
+    glyph_height: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text at a place of a row: ``x`` in pixels is its left end, right end or middle for anchor "l", "r" or "m"."""
+
+    text: str
+    font: Font
+    x: float
+    anchor: str = "l"
+    ink: Colour | None = None  # None: the sheet's
+
+
+def ascender(font: Font) -> int:
+    """Pixels from the baseline to the top of a "d"."""
+    return -int(font.getbbox("d", anchor="ls")[1])
+
+
+def tile_scale(width: int, height: int) -> float:
+    """By how much a picture is scaled when it is fitted into its best grid of at most nine tiles."""
+    grid_width, grid_height = choose_resolution((width, height), _GRIDS)
+    return min(grid_width / width, grid_height / height)
+
+
+class Sheet:
+    """A sheet of paper that is filled from top to bottom.
+
+    Args:
+        width: pixels.
+        margin: pixels left and right that stay free of rows.
+        leading: height of a row in sizes of its largest font.
+        ink, paper: colours.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        margin: int,
+        *,
+        leading: float = 1.3,
+        ink: Colour = (0, 0, 0),
+        paper: Colour = (255, 255, 255),
+    ) -> None:
+        self.width, self.margin, self.leading, self.ink, self.paper = width, margin, leading, ink, paper
+        self.image = Image.new("RGB", (width, _TALLEST), paper)
+        self.draw = ImageDraw.Draw(self.image)
+        self.y = float(margin)
+        self.rows: list[str] = []
+        self.smallest = 1000
+
+    @property
+    def left(self) -> int:
+        """First pixel column of the rows."""
+        return self.margin
+
+    @property
+    def right(self) -> int:
+        """Pixel column where the rows end."""
+        return self.width - self.margin
+
+    @property
+    def middle(self) -> float:
+        """Half of the width."""
+        return self.width / 2
+
+    def space(self, pixels: float) -> None:
+        """Leave a gap."""
+        self.y += pixels
+
+    def row(
+        self, *cells: Cell, leading: float | None = None, ink: Colour | None = None
+    ) -> list[tuple[float, float, float, float]]:
+        """Print one row, cells on a common baseline; returns the box (left, top, right, bottom) of each cell as passed.
+
+        Raises:
+            DoesNotFitError: a cell leaves the margins or comes too near to the next.
+        """
+        top = self.y
+        above = max(ascender(cell.font) for cell in cells)
+        baseline = round(top + above)
+        boxes = []
+        for cell in cells:
+            length = float(cell.font.getlength(cell.text))
+            x = {"l": cell.x, "m": cell.x - length / 2, "r": cell.x - length}[cell.anchor]
+            if x < self.margin - 1 or x + length > self.width - self.margin + 1:
+                raise DoesNotFitError(f"{cell.text!r} leaves the sheet")
+            boxes.append((x, top, x + length, baseline + 0.3 * above))
+            self.draw.text(
+                (round(x), baseline), cell.text, font=cell.font, fill=cell.ink or ink or self.ink, anchor="ls"
+            )
+            self.smallest = min(self.smallest, ascender(cell.font))
+        order = sorted(range(len(cells)), key=lambda i: boxes[i][0])
+        for before, after in zip(order, order[1:], strict=False):
+            if boxes[after][0] - boxes[before][2] < 0.55 * above:
+                raise DoesNotFitError(f"{cells[before].text!r} and {cells[after].text!r} come too near")
+        self.rows.append(" ".join(cells[i].text for i in order))
+        self.y = top + (self.leading if leading is None else leading) * max(cell.font.size for cell in cells)
+        if self.y > _TALLEST - 200:
+            raise DoesNotFitError("the sheet is full")
+        return boxes
+
+    def text(self, text: str, font: Font, at: str = "l", *, ink: Colour | None = None) -> None:
+        """Print a row of one cell at the left margin, in the middle ("m") or at the right margin ("r")."""
+        self.row(Cell(text, font, {"l": self.left, "m": self.middle, "r": self.right}[at], at), ink=ink)
+
+    def ends(self, left: str, right: str, font: Font, *, edge: float | None = None) -> None:
+        """Print a row of two cells, one at the left margin, one that ends at the right margin (or at ``edge``)."""
+        self.row(Cell(left, font, self.left), Cell(right, font, self.right if edge is None else edge, "r"))
+
+    def line(
+        self, *, thickness: int = 1, dashed: bool = False, left: float | None = None, right: float | None = None
+    ) -> None:
+        """Draw a rule at the present height; it is not text."""
+        start, stop = self.left if left is None else left, self.right if right is None else right
+        if not dashed:
+            self.draw.line((start, self.y, stop, self.y), fill=self.ink, width=thickness)
+            return
+        x = start
+        while x < stop:
+            self.draw.line((x, self.y, min(x + 6, stop), self.y), fill=self.ink, width=thickness)
+            x += 11
+
+    def barcode(self, rng: Generator, left: float, width: float, height: float) -> None:
+        """Draw bars at the present height and move below them; they are not text."""
+        x = left
+        while x < left + width:
+            bar = int(rng.integers(1, 4))
+            self.draw.rectangle((x, self.y, min(x + bar - 1, left + width), self.y + height), fill=self.ink)
+            x += bar + int(rng.integers(1, 4))
+        self.y += height
+
+    def logo(self, rng: Generator, x: float, size: float, colour: Colour) -> None:
+        """Draw a sign of a firm, centred at ``x``, and move below it; it is not text."""
+        box = (x - size / 2, self.y, x + size / 2, self.y + size)
+        kind = int(rng.integers(4))
+        if kind == 0:
+            self.draw.ellipse(box, outline=colour, width=max(2, int(size / 9)))
+        elif kind == 1:
+            self.draw.rounded_rectangle(box, radius=size / 5, fill=colour)
+            self.draw.ellipse((x - size / 5, self.y + size * 0.3, x + size / 5, self.y + size * 0.7), fill=self.paper)
+        elif kind == 2:
+            self.draw.polygon([(x, self.y), (box[2], box[3]), (box[0], box[3])], fill=colour)
+        else:
+            self.draw.regular_polygon((x, self.y + size / 2, size / 2), 6, fill=colour)
+        self.y += size
+
+    def finish(self) -> Image.Image:
+        """The filled part of the sheet."""
+        return self.image.crop((0, 0, self.width, round(self.y + self.margin)))
+
+
+def photograph(rng: Generator, page: Image.Image, *, desk: bool) -> Image.Image:
+    """What happens between paper and file, each on a share: up to 3 degrees of turn, uneven light, blur, noise, JPEG.
+
+    ``desk`` lays the page on a table that shows around it.
+    """
+    turned = chance(rng, 0.4)
+    angle = float(rng.uniform(-3, 3)) if turned else 0.0
+    red, green, blue = (int(v) for v in rng.integers(30, 170, size=3))
+    ground = (red, green, blue) if desk else page.getpixel((1, page.height - 2))
+    if desk:
+        border = int(rng.uniform(0.015, 0.05) * page.width)
+        table = Image.new("RGB", (page.width + 2 * border, page.height + 2 * border), ground)
+        table.paste(page, (border, border))
+        page = table
+    if turned:
+        page = page.rotate(angle, resample=Image.Resampling.BICUBIC, expand=True, fillcolor=ground)
+    if chance(rng, 0.3):
+        page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.7))))
+    pixels = np.asarray(page, dtype=np.float32)  # (H, W, 3), 0..255
+    if chance(rng, 0.4):
+        dark = float(rng.uniform(0.72, 0.95))
+        down, across = np.linspace(0, 1, page.height), np.linspace(0, 1, page.width)
+        slope = rng.uniform(-1, 1, size=2)
+        ramp = slope[0] * down[:, None] + slope[1] * across[None, :]  # (H, W)
+        ramp = (ramp - ramp.min()) / max(float(np.ptp(ramp)), 1e-6)
+        pixels = pixels * (dark + (1 - dark) * ramp)[..., None].astype(np.float32)
+    if chance(rng, 0.6):
+        sigma = float(rng.uniform(1.5, 9.0))
+        pixels = pixels + rng.normal(0.0, sigma, size=(page.height, page.width, 1)).astype(np.float32)
+    page = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    if chance(rng, 0.6):
+        packed = io.BytesIO()
+        page.save(packed, "JPEG", quality=int(rng.integers(50, 93)))
+        page = Image.open(packed).convert("RGB")
+    return page
+
+
+def compose(
+    design: Callable[[Generator], tuple[Sheet, tuple[Question, ...], str]], seed: tuple[int, ...], *, desk_share: float
+) -> Document:
+    """Draw by a design until the document fits the sheet and its smallest letters stay readable in nine tiles.
+
+    Args:
+        design: fills a sheet; returns it, the questions and the name of the style.
+        seed: equal seeds give equal documents (with equal versions of Pillow, FreeType and NumPy).
+        desk_share: share of the pictures that show a table around the paper.
+
+    Raises:
+        RuntimeError: no attempt fits: a defect of the design.
+    """
+    for attempt in range(200):
+        rng = np.random.default_rng((*seed, attempt))
+        try:
+            sheet, questions, style = design(rng)
+        except DoesNotFitError:
+            continue
+        image = photograph(rng, sheet.finish(), desk=chance(rng, desk_share))
+        height = sheet.smallest * tile_scale(*image.size)
+        if height >= MIN_GLYPH and MIN_SIDE <= image.width <= MAX_SIDE:
+            return Document(image, "\n".join(sheet.rows), questions, style, height)
+    raise RuntimeError(f"no document of seed {seed} fits")

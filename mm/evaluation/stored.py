@@ -1,0 +1,103 @@
+"""Stored sets: rendered documents in a folder, with their truths in ``index.json``, so that a test needs no fonts.
+
+``index.json`` is a list of records: file, task, style, text, glyph_height, questions (skill, prompt, answer, amount).
+``python -m mm.evaluation.stored FOLDER --count 40`` writes such a folder from the held-out series.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from PIL import Image
+
+from mm.errors import InputError
+from mm.evaluation.held_out_canvas import Document, Question
+from mm.evaluation.held_out_fonts import HeldOutFonts
+from mm.evaluation.suites import TASKS
+
+FIRST_STORED = (
+    100_000  # numbers far from those that ``evaluate`` counts through, so that the sets have nothing in common
+)
+
+
+def load_stored(folder: Path) -> dict[str, list[Document]]:
+    """The documents of a folder by task.
+
+    Raises:
+        InputError: no ``index.json``, or a record that is not complete.
+    """
+    index = folder / "index.json"
+    if not index.is_file():
+        raise InputError(f"{folder} holds no index.json. Write a set with: python -m mm.evaluation.stored {folder}")
+    documents: dict[str, list[Document]] = {}
+    for number, record in enumerate(json.loads(index.read_text(encoding="utf-8"))):
+        try:
+            with Image.open(folder / record["file"]) as image:
+                document = Document(
+                    image=image.convert("RGB"),
+                    text=record["text"],
+                    questions=tuple(Question(**question) for question in record["questions"]),
+                    style=record["style"],
+                    glyph_height=record["glyph_height"],
+                )
+            documents.setdefault(record["task"], []).append(document)
+        except (KeyError, TypeError, OSError) as error:
+            raise InputError(f"record {number} of {index} cannot be used: {error!r}. Write the set anew") from error
+    return documents
+
+
+def pack_image(image: Image.Image, limit: int) -> tuple[str, bytes]:
+    """File ending and bytes of a picture: PNG of 32 colours if that is at most ``limit`` bytes, else the best JPEG.
+
+    Raises:
+        ValueError: no JPEG of at least quality 35 is small enough.
+    """
+    packed = io.BytesIO()
+    image.quantize(32, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+    if packed.tell() <= limit:
+        return "png", packed.getvalue()
+    for quality in range(90, 30, -5):
+        packed = io.BytesIO()
+        image.save(packed, "JPEG", quality=quality, optimize=True)
+        if packed.tell() <= limit:
+            return "jpg", packed.getvalue()
+    raise ValueError(f"a picture of {image.width}x{image.height} does not fit into {limit} bytes")
+
+
+def write_stored(folder: Path, fonts: HeldOutFonts, *, count: int, limit: int = 40_000) -> None:
+    """Render ``count`` documents, tasks in turn, into ``folder``; a picture takes at most ``limit`` bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for number in range(count):
+        task = tuple(TASKS)[number % len(TASKS)]
+        document = TASKS[task](FIRST_STORED + number // len(TASKS), fonts)
+        ending, data = pack_image(document.image, limit)
+        file = f"{task}_{number // len(TASKS):02d}.{ending}"
+        (folder / file).write_bytes(data)
+        records.append(
+            {
+                "file": file,
+                "task": task,
+                "style": document.style,
+                "text": document.text,
+                "glyph_height": round(document.glyph_height, 1),
+                "questions": [asdict(question) for question in document.questions],
+            }
+        )
+    (folder / "index.json").write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write a stored set."""
+    parser = argparse.ArgumentParser(description="Write a stored set of held-out documents.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--count", type=int, default=42)
+    arguments = parser.parse_args(argv)
+    write_stored(arguments.folder, HeldOutFonts.find(), count=arguments.count)
+
+
+if __name__ == "__main__":
+    main()
