@@ -261,6 +261,9 @@ class Pipeline:
             options=settings.sampling,
             max_new_tokens=max_new_tokens,
             end_ids=frozenset({tokenizer.eos_id}),
+            stop_ids=frozenset(
+                tokenizer.token_id(text) for text in settings.sampling.stop if text in tokenizer.special_tokens
+            ),
             hidden_ids=tokenizer.special_ids,
             decode=tokenizer.decode,
             constraint=self._constraint(max_new_tokens) if settings.constrain_boxes else None,
@@ -279,9 +282,10 @@ class Pipeline:
         """How far the prompt is over the limit, and what to shrink."""
         wanted, prompt = settings.sampling.max_new_tokens, inputs.num_tokens
         image_tokens = sum(span.stop - span.start for span in inputs.spans)
+        plural = "" if len(inputs.spans) == 1 else "s"
         answer = "at least one token of answer" if wanted is None else f"{wanted:,} tokens of answer"
         text = (
-            f"the prompt takes {prompt:,} tokens ({image_tokens:,} of them for {len(inputs.spans)} images) and "
+            f"the prompt takes {prompt:,} tokens ({image_tokens:,} of them for {len(inputs.spans)} image{plural}) and "
             f"{answer}, but the context of {self.name} is {self.context:,} tokens."
         )
         needed = wanted or min(256, self.context // 4)
@@ -332,13 +336,18 @@ class Pipeline:
             for row in rows:
                 row.finish("cancelled")
             return
-        with self._memory_explained(jobs):
-            with torch.inference_mode():
-                embeds = self.model.embed_inputs([job.inputs for job in jobs])
-            for pieces in generate(self.model.decoder, embeds, rows, cancel=cancel):
-                for job, piece in zip(jobs, pieces, strict=True):
-                    job.pieces.append(piece)
-                yield pieces
+        try:
+            with self._memory_explained(jobs):
+                with torch.inference_mode():
+                    embeds = self.model.embed_inputs([job.inputs for job in jobs])
+                for pieces in generate(self.model.decoder, embeds, rows, cancel=cancel):
+                    for job, piece in zip(jobs, pieces, strict=True):
+                        job.pieces.append(piece)
+                    yield pieces
+        finally:  # Ctrl-C, or a consumer that stops reading: what there is by then is the reply
+            for job in jobs:
+                if job.row.finish_reason is None:
+                    job.pieces.append(job.row.finish("cancelled"))
 
     def _memory_explained(self, jobs: list[_Job]) -> AbstractContextManager[None]:
         """Say what would fit when the run does not."""

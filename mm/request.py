@@ -115,6 +115,8 @@ def parse_options(options: Mapping[str, Any]) -> Settings:
             raise OptionError(f"{name} is {given[name]!r}; expected True or False.")
     if given.get("system") is not None and not isinstance(given["system"], str):
         raise OptionError(f"system is {given['system']!r}; expected a string.")
+    if given.get("cancel") is not None and not callable(getattr(given["cancel"], "is_set", None)):
+        raise OptionError(f"cancel is {given['cancel']!r}; expected an object with is_set(), such as threading.Event.")
     return Settings(sampling=sampling, **given)
 
 

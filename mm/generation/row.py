@@ -30,7 +30,8 @@ class Row:
         prompt_ids: (T,) int64, for the repetition penalty.
         options: how to choose tokens.
         max_new_tokens: most tokens of this answer (``options.max_new_tokens`` may be None).
-        end_ids: tokens that end the answer; the one met is counted and is not part of the text.
+        end_ids: tokens that end the answer with the reason "stop"; the one met is counted, not shown.
+        stop_ids: tokens that end it with the reason "stop_string", likewise.
         hidden_ids: tokens that are kept in ``tokens`` and left out of the text.
         decode: text of a list of token ids.
         constraint: narrows the choice of tokens; while it does, n-gram bans do not apply.
@@ -43,6 +44,7 @@ class Row:
         options: SamplingOptions,
         max_new_tokens: int,
         end_ids: frozenset[int],
+        stop_ids: frozenset[int] = frozenset(),
         hidden_ids: frozenset[int],
         decode: Callable[[Sequence[int]], str],
         constraint: TokenConstraint | None = None,
@@ -56,6 +58,7 @@ class Row:
         self.logprobs: list[float] = []
         self.finish_reason: FinishReason | None = None
         self._end_ids = end_ids
+        self._stop_ids = stop_ids
         self._hidden_ids = hidden_ids
         self._detokenizer = Detokenizer(decode)
         self._stops = StopStrings(options.stop)
@@ -91,6 +94,8 @@ class Row:
             self.constraint.advance(token)
         if token in self._end_ids:
             return self.finish("stop")
+        if token in self._stop_ids:
+            return self.finish("stop_string")
         text, stopped = "", False
         if token not in self._hidden_ids:
             text, stopped = self._stops.push(self._detokenizer.push(token))

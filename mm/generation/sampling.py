@@ -229,7 +229,15 @@ def draw(scores: Tensor, uniforms: Tensor, temperature: Tensor, top_k: Tensor, t
 
 
 def as_stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Stop strings in the forms that users write: None, one string, or several."""
+    """Stop strings in the forms that users write: None, one string, or several.
+
+    Raises:
+        OptionError: something else.
+    """
     if stop is None:
         return ()
-    return (stop,) if isinstance(stop, str) else tuple(stop)
+    if isinstance(stop, str):
+        return (stop,)
+    if not isinstance(stop, Sequence):
+        raise OptionError(f"stop is {stop!r}; expected a string or a list of strings.")
+    return tuple(stop)
