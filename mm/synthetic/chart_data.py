@@ -1,0 +1,315 @@
+"""What a chart shows: labels, numbers and words, drawn before anything is placed on paper."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mm.synthetic.dice import Dice
+from mm.synthetic.words import Lexicon
+
+METRICS = tuple(
+    [
+        "Sales",
+        "Revenue",
+        "Profit",
+        "Visitors",
+        "Users",
+        "Orders",
+        "Downloads",
+        "Population",
+        "Temperature",
+        "Rainfall",
+        "Score",
+        "Votes",
+        "Members",
+        "Students",
+        "Output",
+        "Exports",
+        "Imports",
+        "Spending",
+        "Income",
+        "Costs",
+        "Hours",
+        "Distance",
+        "Weight",
+        "Height",
+        "Speed",
+        "Calls",
+        "Tickets",
+        "Clicks",
+        "Views",
+        "Points",
+        "Units sold",
+        "Market share",
+        "Budget",
+        "Staff",
+        "Customers",
+        "Energy use",
+        "Emissions",
+        "Production",
+        "Attendance",
+        "Responses",
+        "Accuracy",
+        "Latency",
+        "Price",
+        "Growth",
+        "Deaths",
+        "Births",
+        "Goals",
+        "Wins",
+        "Yield",
+        "Capacity",
+        "Traffic",
+        "Installs",
+        "Subscribers",
+        "Returns",
+        "Errors",
+        "Rating",
+        "Accidents",
+        "Passengers",
+    ]
+)
+DIMENSIONS = {
+    "month": ("Month", "Months", "Period"),
+    "year": ("Year", "Years", "Fiscal year"),
+    "quarter": ("Quarter", "Period"),
+    "weekday": ("Day", "Weekday", "Day of week"),
+    "countries": ("Country", "Nation", "Region"),
+    "cities": ("City", "Town", "Location"),
+    "items": ("Product", "Item", "Article"),
+    "products": ("Product", "Service"),
+    "departments": ("Department", "Team", "Division"),
+    "first_names": ("Name", "Person", "Player"),
+    "jobs": ("Job", "Occupation"),
+    "letter": ("Group", "Category", "Type", "Class"),
+    "numbered": ("Group", "Category", "Sample"),
+    "words": ("Category", "Type", "Group", "Kind", "Name"),
+    "codes": ("Code", "Model", "ID"),
+    "ages": ("Age", "Age group"),
+    "numbers": ("x", "Step", "Round", "Week", "Epoch", "Trial", "Day"),
+}
+_ORDERED = {
+    "month": 4.0,
+    "year": 5.0,
+    "quarter": 2.0,
+    "weekday": 1.5,
+    "numbers": 2.0,
+    "words": 1.5,
+    "letter": 0.5,
+    "cities": 0.5,
+}
+_NAMED = {"words": 6.0, "items": 3.0, "countries": 2.0, "cities": 1.5, "first_names": 1.5, "departments": 1.5, "products": 1.0,
+          "jobs": 1.0, "letter": 1.5, "numbered": 1.0, "codes": 1.2, "month": 1.5, "year": 1.5, "quarter": 1.0, "weekday": 0.8,
+          "ages": 0.6}  # fmt: skip
+_UNITS = ("%", "kg", "km", "units", "USD", "EUR", "hours", "mm", "t", "million", "thousand", "points", "days", "min", "MWh", "litres",
+          "$", "people", "per day", "ms")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ChartData:
+    """The content of one chart. ``values[s][c]`` belongs to series ``s`` and category ``c``."""
+
+    title: str  # empty: not shown
+    categories: tuple[str, ...]
+    series: tuple[str, ...]  # one name a series
+    values: tuple[tuple[float, ...], ...]
+    decimals: int
+    prefix: str  # before every printed number ("$")
+    suffix: str  # after it ("%")
+    thousands: str  # separator of groups of three digits
+    category_title: str  # axis titles; empty: not shown
+    value_title: str
+
+    def number(self, value: float) -> str:
+        """A value as printed, sign in front."""
+        text = f"{abs(value):,.{self.decimals}f}".replace(",", self.thousands)
+        sign = "-" if value < 0 and any(letter in "123456789" for letter in text) else ""
+        return f"{sign}{self.prefix}{text}{self.suffix}"
+
+
+def _short(names: Sequence[str], dice: Dice) -> list[str]:
+    return [name[:3] for name in names] if dice.chance(0.6) else list(names)
+
+
+def _unique(draw: Callable[[], str], count: int, longest: int, fallback: Callable[[], str]) -> list[str]:
+    """``count`` different labels of at most ``longest`` characters."""
+    found: list[str] = []
+    tries = 0
+    while len(found) < count:
+        label = draw() if tries < 12 * count else fallback()
+        tries += 1
+        if 0 < len(label) <= longest and label.lower() not in {other.lower() for other in found}:
+            found.append(label)
+    return found
+
+
+def _from_list(dice: Dice, lexicon: Lexicon, section: str, count: int, longest: int) -> list[str]:
+    return _unique(lambda: lexicon.entry(dice, section), count, longest, lambda: lexicon.pseudo(dice).capitalize())
+
+
+def _words(dice: Dice, lexicon: Lexicon, count: int, longest: int) -> list[str]:
+    style = dice.weighted({"capital": 6, "upper": 1, "lower": 1.5, "two": 1.2})
+
+    def draw() -> str:
+        text = lexicon.title(dice, 2) if style == "two" else lexicon.word(dice)
+        return {"capital": text.capitalize(), "upper": text.upper(), "lower": text.lower()}.get(style, text)
+
+    return _unique(draw, count, max(longest, 4), lambda: lexicon.pseudo(dice)[:longest].capitalize())
+
+
+def draw_labels(dice: Dice, lexicon: Lexicon, kind: str, count: int, longest: int) -> list[str]:
+    """``count`` different labels of a kind (a key of ``DIMENSIONS``), in their natural order where they have one."""
+    match kind:
+        case "month":
+            first = dice.integer(0, 12 - min(12, count)) if dice.chance(0.6) else 0
+            names = _short(lexicon.lists["months"], dice)
+            return [names[(first + index) % 12] + ("" if index < 12 else "'") for index in range(count)]
+        case "year":
+            step = dice.weighted({1: 8, 2: 1, 5: 1, 10: 0.7})
+            last = dice.integer(1950, 2030)
+            return [str(last - step * (count - 1 - index)) for index in range(count)]
+        case "quarter":
+            year, start = dice.integer(2010, 2026), dice.integer(0, 3) if count > 4 else 0
+            spelling = (
+                dice.pick(["Q{q}", "Q{q} {y}", "Q{q} '{s}", "{y} Q{q}", "{q}Q{s}"]) if count <= 8 else "Q{q} '{s}"
+            )
+            spelling = spelling if count <= 4 or spelling != "Q{q}" else "Q{q} {y}"
+            return [spelling.format(q=(start + index) % 4 + 1, y=year + (start + index) // 4,
+                                    s=f"{(year + (start + index) // 4) % 100:02d}") for index in range(count)]  # fmt: skip
+        case "weekday" if count <= 7:
+            first = dice.integer(0, 7 - count)
+            return _short(lexicon.lists["weekdays"], dice)[first : first + count]
+        case "letter":
+            word = dice.pick(["", "", "Group ", "Type ", "Class ", "Team ", "Plan "])
+            return [word + chr(65 + index) for index in range(count)]
+        case "numbered":
+            word = dice.pick(["Group ", "Test ", "Item ", "Site ", "Step ", "Week ", "Day ", "No. ", "#", "Zone "])
+            return [f"{word}{index + 1}" for index in range(count)]
+        case "codes":
+            return _unique(lambda: lexicon.code(dice), count, max(longest, 4), lambda: lexicon.pseudo(dice).upper())
+        case "ages":
+            step, start = dice.pick([5, 10, 15]), dice.integer(0, 20)
+            return [f"{start + step * index}-{start + step * (index + 1) - 1}" for index in range(count)]
+        case "numbers":
+            step, start = dice.pick([1, 1, 1, 2, 5, 10]), dice.pick([0, 1, 1])
+            return [str((start + index) * step) for index in range(count)]
+        case "words" | "weekday":
+            return _words(dice, lexicon, count, longest)
+        case _:
+            return _from_list(dice, lexicon, kind, count, max(longest, 6))
+
+
+def _rounded(value: float, decimals: int) -> float:
+    return round(value, decimals) + 0.0  # no minus zero
+
+
+def draw_values(dice: Dice, count: int, top: float, decimals: int, signed: bool) -> list[float]:
+    """Numbers up to ``top``: independent, trending, close together, or few large ones."""
+    rng = dice.rng
+    match dice.weighted({"even": 5, "trend": 2, "walk": 2, "close": 1, "skewed": 1.5}):
+        case "trend":
+            a, b = dice.uniform(0.08, 1.0), dice.uniform(0.08, 1.0)
+            raw = [a + (b - a) * index / max(1, count - 1) + float(rng.normal(0, 0.07)) for index in range(count)]
+        case "walk":
+            raw = [dice.uniform(0.3, 0.8)]
+            while len(raw) < count:
+                raw.append(raw[-1] + float(rng.normal(0, 0.16)))
+        case "close":
+            low = dice.uniform(0.55, 0.8)
+            raw = [dice.uniform(low, 1.0) for _ in range(count)]
+        case "skewed":
+            raw = [dice.uniform(0.04, 1.0) ** 2.2 + 0.02 for _ in range(count)]
+        case _:
+            raw = [dice.uniform(0.04, 1.0) for _ in range(count)]
+    raw = [min(1.0, max(0.03, value)) for value in raw]
+    if signed:
+        raw = [-0.7 * value if dice.chance(0.35) else value for value in raw]
+    return [_rounded(value * top, decimals) for value in raw]
+
+
+def draw_scale(dice: Dice) -> tuple[float, int]:
+    """Size of the largest value and the number of decimals."""
+    decade = dice.weighted(
+        {1.0: 0.5, 10.0: 3, 50.0: 3, 100.0: 5, 500.0: 2.5, 1000.0: 2, 5000.0: 1, 20000.0: 0.7, 200000.0: 0.3}
+    )
+    decimals = {1.0: 2, 10.0: dice.pick([0, 1, 1, 2]), 50.0: dice.pick([0, 0, 1]), 100.0: dice.pick([0, 0, 0, 1])}.get(
+        decade, 0
+    )
+    return decade * dice.uniform(0.4, 1.0), decimals
+
+
+def draw_title(dice: Dice, lexicon: Lexicon, metric: str, dimension: str) -> str:
+    """A chart title: of the usual patterns, or of random words."""
+    if dice.chance(0.45):
+        text = lexicon.title(dice, dice.integer(1, 5))
+    else:
+        place = lexicon.entry(dice, dice.pick(["cities", "countries", "departments", "items"]))
+        year = dice.integer(1990, 2027)
+        low, high = metric, dimension.lower()
+        text = dice.pick([f"{low} by {high}", f"{low} per {high}", f"{low}", f"{low} in {place}", f"{low}, {year}", f"{place}: {low}",
+                          f"{low} by {high}, {year}", f"{low} ({year})", f"{place} {low.lower()}", f"{low} {year}-{year + 4}",
+                          f"{low} of {place} by {high}", f"Total {low.lower()}", f"Average {low.lower()} by {high}"])  # fmt: skip
+    return {0: text, 1: text.upper(), 2: text.title(), 3: text.capitalize()}[dice.weighted({0: 7, 1: 0.7, 2: 1, 3: 1})]
+
+
+def draw_data(
+    dice: Dice, lexicon: Lexicon, *, shape: str, num_categories: int, num_series: int, longest: int
+) -> ChartData:
+    """The content of a chart.
+
+    Args:
+        shape: "bar", "line" or "pie".
+        num_categories: labels along the axis, or slices.
+        num_series: lines, or bars in a group.
+        longest: most characters of a label.
+    """
+    kind = dice.weighted(_ORDERED if shape == "line" else _NAMED)
+    if (kind == "weekday" and num_categories > 7) or (kind == "quarter" and num_categories > 12):
+        kind = "year"
+    categories = draw_labels(dice, lexicon, kind, num_categories, longest)
+    metric = dice.pick(METRICS) if dice.chance(0.7) else lexicon.title(dice, 1)
+    dimension = dice.pick(DIMENSIONS[kind])
+    if num_series == 1:
+        series = [metric]
+    else:
+        options = [name for name in ("words", "items", "countries", "cities", "first_names", "year", "letter", "departments", "codes")
+                   if name != kind]  # fmt: skip
+        taken = {label.lower() for label in categories}
+        series = draw_labels(dice, lexicon, dice.pick(options), num_series, min(longest, 14))
+        series = [name + " B" if name.lower() in taken else name for name in series]
+    top, decimals = draw_scale(dice)
+    signed = shape != "pie" and num_series == 1 and dice.chance(0.07)
+    values = [draw_values(dice, num_categories, top, decimals, signed) for _ in range(num_series)]
+    if shape == "pie":
+        values = [_pie_values(dice, num_categories, top, decimals)]
+    elif shape == "line" and dice.chance(0.3) and not signed:  # far from zero: an axis that does not start there
+        base = math.floor(top * dice.uniform(1, 6))
+        values = [[_rounded(value + base, decimals) for value in row] for row in values]
+    percent = top <= 100 and dice.chance(0.12)
+    dollar = not percent and dice.chance(0.08)
+    unit = dice.pick(_UNITS)
+    titles = dice.chance(0.6)
+    value_title = dice.pick(
+        [metric, metric, f"{metric} ({unit})", f"{metric} [{unit}]", unit.capitalize(), "Value", "Number", "Amount"]
+    )
+    return ChartData(
+        title=draw_title(dice, lexicon, metric, dimension) if dice.chance(0.85) else "",
+        categories=tuple(categories),
+        series=tuple(series),
+        values=tuple(tuple(row) for row in values),
+        decimals=decimals,
+        prefix="$" if dollar else "",
+        suffix="%" if percent else "",
+        thousands=dice.weighted({",": 5, "": 4, " ": 0.5}) if top >= 1000 else "",
+        category_title=dimension if titles and dice.chance(0.8) and shape != "pie" else "",
+        value_title=value_title if titles and dice.chance(0.9) and shape != "pie" else "",
+    )
+
+
+def _pie_values(dice: Dice, count: int, top: float, decimals: int) -> list[float]:
+    """Slices of at least 3 % of the whole."""
+    raw = [dice.uniform(0.15, 1.0) ** dice.pick([1.0, 1.0, 2.0]) + 0.05 for _ in range(count)]
+    total = sum(raw)
+    raw = [max(value, 0.045 * total) for value in raw]
+    values = [max(_rounded(value * top, decimals), 10.0**-decimals) for value in raw]
+    return sorted(values, reverse=True) if dice.chance(0.3) else values
