@@ -40,12 +40,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sc
     Returns:
         (B, T, H, V).
     """
+    causal = mask is None
+    if query.shape[1] == 1:  # a branch, not an expression: compiled for any length, the flag must be a plain bool
+        causal = False
     out = F.scaled_dot_product_attention(
         query.transpose(1, 2),
         key.transpose(1, 2),
         value.transpose(1, 2),
         attn_mask=mask,
-        is_causal=mask is None and query.shape[1] > 1,
+        is_causal=causal,
         scale=scale,
         enable_gqa=key.shape[2] != query.shape[2],
     )
