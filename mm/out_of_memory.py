@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from mm.environment import device_memory
 from mm.errors import ResourceError
-from mm.plan import Planner, Workload
+
+if TYPE_CHECKING:
+    from mm.plan import Workload  # at run time only where something has failed: every run passes through this module
 
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, torch's CPU allocator
 GIB = 2**30
@@ -30,7 +33,7 @@ def explained(message: Callable[[], str]) -> Iterator[None]:
         raise ResourceError(message()) from None
 
 
-def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, work: Workload) -> str:
+def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, work: "Workload") -> str:
     """Why a run did not fit, and the largest change of options that would.
 
     Args:
@@ -45,9 +48,11 @@ def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, w
     )
     if folder is None:
         return f"{text}. Use a smaller batch, max_tiles or max_new_tokens."
+    from mm.plan import Planner
+
     planner, free = Planner(folder), device_memory(str(device)).available
 
-    def needed(work: Workload) -> int:
+    def needed(work: "Workload") -> int:
         peak = planner.peak(work, dtype)
         return peak.cache + peak.activations
 
@@ -58,7 +63,7 @@ def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, w
     return f"{text} No smaller batch, max_tiles or max_new_tokens would fit; use a smaller model or dtype='bfloat16'."
 
 
-def _smaller(work: Workload) -> Iterator[tuple[str, int, Workload]]:
+def _smaller(work: "Workload") -> Iterator[tuple[str, int, "Workload"]]:
     """Changes in the order of what they cost the user, each on its own, the least change first."""
     for batch in _halves(work.batch, 1):
         yield "batch_size", batch, replace(work, batch=batch)
@@ -77,6 +82,8 @@ def _halves(value: int, least: int) -> Iterator[int]:
 
 def load_message(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> str:
     """Why a model could not be loaded, and what would fit."""
+    from mm.plan import Planner
+
     planner, free = Planner(folder), device_memory(str(device)).available
     count = planner.parameters().total
     text = (

@@ -3,7 +3,6 @@
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -20,6 +19,7 @@ from mm.generation.text import generate
 from mm.grounding import parse_boxes
 from mm.hub import find_checkpoint
 from mm.images import ImageSource
+from mm.out_of_memory import explained, load_message, run_message
 from mm.processing.base import Processor
 from mm.reply import OcrResult, Reply, TextStream, Usage
 from mm.request import (
@@ -129,7 +129,6 @@ class Pipeline:
             ResourceError: it does not fit the memory.
         """
         from mm.families.table import load_model, load_processor
-        from mm.out_of_memory import explained, load_message
 
         place = resolve_device(device)
         checkpoint = find_checkpoint(str(name), revision)
@@ -337,7 +336,7 @@ class Pipeline:
                 row.finish("cancelled")
             return
         try:
-            with self._memory_explained(jobs):
+            with explained(lambda: self._memory_message(jobs)):
                 with torch.inference_mode():
                     embeds = self.model.embed_inputs([job.inputs for job in jobs])
                 for pieces in generate(self.model.decoder, embeds, rows, cancel=cancel):
@@ -349,9 +348,8 @@ class Pipeline:
                 if job.row.finish_reason is None:
                     job.pieces.append(job.row.finish("cancelled"))
 
-    def _memory_explained(self, jobs: list[_Job]) -> AbstractContextManager[None]:
-        """Say what would fit when the run does not."""
-        from mm.out_of_memory import explained, run_message
+    def _memory_message(self, jobs: list[_Job]) -> str:
+        """Why these jobs did not fit together, and what would."""
         from mm.plan import Workload
 
         largest = max(jobs, key=lambda job: job.inputs.num_tokens)
@@ -364,7 +362,7 @@ class Pipeline:
             batch=len(jobs),
             max_tiles=largest.settings.max_tiles,
         )
-        return explained(lambda: run_message(self.folder, self.model.device, self.model.dtype, work))
+        return run_message(self.folder, self.model.device, self.model.dtype, work)
 
     def _reply(self, job: _Job) -> Reply:
         row, inputs = job.row, job.inputs
