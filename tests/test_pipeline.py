@@ -238,6 +238,8 @@ def test_special_tokens_of_the_answer_are_read_for_boxes_and_not_shown(pipe, pic
     ids = tokenizer.encode("<|ref|>dog<|/ref|><|det|>[[0, 0, 999, 500]]<|/det|>", marked)
 
     class Script:  # lets the model say exactly this
+        open = False
+
         def __init__(self):
             self.left = [*ids, tokenizer.eos_id]
 

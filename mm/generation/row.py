@@ -14,6 +14,11 @@ from mm.generation.stopping import FinishReason, LoopDetector, StopStrings
 class TokenConstraint(Protocol):
     """Forbids tokens, depending on what the answer holds so far. One object per answer."""
 
+    @property
+    def open(self) -> bool:
+        """Whether the answer would be malformed if it ended now: the loop detector's verdict then waits."""
+        ...
+
     def allowed(self) -> Tensor | None:
         """(V,) bool on the CPU: which tokens may come next, at least one; None allows all."""
         ...
@@ -101,7 +106,7 @@ class Row:
             text, stopped = self._stops.push(self._detokenizer.push(token))
         if stopped:
             self.finish_reason = "stop_string"
-        elif self._loops is not None and self._loops.push(token):
+        elif self._loops is not None and self._loops.push(token) and not (self.constraint and self.constraint.open):
             text += self.finish("loop")
         elif len(self.tokens) >= self.max_new_tokens:
             text += self.finish("length")

@@ -9,6 +9,8 @@ import torch
 
 from mm.errors import ConfigError, OptionError
 from mm.generation.grounding import START, BoxConstraint, BoxGrammar, State, advance, characters_to_close
+from mm.generation.row import Row
+from mm.generation.sampling import SamplingOptions
 from mm.grounding import parse_boxes
 from mm.tokenizer import Tokenizer
 
@@ -278,3 +280,22 @@ def test_the_recorded_tokenizers_work(golden: Callable[[str], Path]) -> None:
         mask = constraint.allowed()
         assert mask is None or mask[token]
         constraint.advance(token)
+
+
+def test_a_loop_does_not_cut_a_list_open() -> None:
+    """An answer that repeats one list for ever ends with the reason "loop", behind a closing tag."""
+    grammar = BoxGrammar(BYTES, BYTES.vocab_size)
+    row = Row(
+        prompt_ids=torch.zeros(1, dtype=torch.int64),
+        options=SamplingOptions(),
+        max_new_tokens=2000,
+        end_ids=frozenset(),
+        hidden_ids=frozenset(),
+        decode=BYTES.decode,
+        constraint=BoxConstraint(grammar, 2000),
+    )
+    period = [grammar.open_id, *b"[[1,2,3,4],[1,2,3,4]]", grammar.close_id]
+    while row.finish_reason is None:
+        row.push(period[len(row.tokens) % len(period)], None)
+    assert row.finish_reason == "loop" and row.tokens[-1] == grammar.close_id
+    assert all(box.valid for box in parse_boxes(BYTES.decode(row.tokens), [(9, 9)]))

@@ -88,6 +88,8 @@ def test_the_seed_fixes_the_random_numbers_and_none_takes_fresh_ones(new_row):
 
 def test_a_constraint_is_told_every_token_and_not_asked_after_the_end(new_row):
     class Recorder:
+        open = False
+
         def __init__(self):
             self.calls = []
 
