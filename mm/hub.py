@@ -12,6 +12,7 @@ Bundled and local models never touch the network; huggingface_hub is imported on
 
 import difflib
 import errno
+import json
 import re
 from dataclasses import dataclass
 from importlib.resources import files
@@ -97,20 +98,37 @@ def find_config(name: str, revision: str | None = None) -> Checkpoint:
     return Checkpoint(name, folder, "hub", folder.name)
 
 
-def cached_models() -> dict[str, int]:
-    """{hub id: bytes on disk} of the models in the Hugging Face cache, whatever their family; empty without a cache."""
+@dataclass(frozen=True)
+class CachedModel:
+    """A model in the Hugging Face cache, which every program of this user shares."""
+
+    name: str  # hub id
+    num_bytes: int  # on disk
+    model_type: str | None  # of its config.json; None when there is none that can be read
+
+
+def cached_models() -> list[CachedModel]:
+    """What is in the Hugging Face cache, whatever its family, sorted by name; empty without a cache."""
     from huggingface_hub import scan_cache_dir
     from huggingface_hub.errors import CacheNotFound
 
     try:
-        cache = scan_cache_dir()
+        repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
     except CacheNotFound:
-        return {}
-    return {
-        repo.repo_id: repo.size_on_disk
-        for repo in sorted(cache.repos, key=lambda r: r.repo_id)
-        if repo.repo_type == "model"
-    }
+        return []
+    found = []
+    for repo in sorted(repos, key=lambda repo: repo.repo_id):
+        configs = [file.file_path for rev in repo.revisions for file in rev.files if file.file_name == "config.json"]
+        found.append(CachedModel(repo.repo_id, repo.size_on_disk, _model_type(configs[0]) if configs else None))
+    return found
+
+
+def _model_type(config: Path) -> str | None:
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # another program's file
+    return values.get("model_type") if isinstance(values, dict) else None
 
 
 def _find_local(name: str, revision: str | None) -> Checkpoint | None:

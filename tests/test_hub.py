@@ -207,7 +207,9 @@ def test_download_then_offline_then_cached_list(hub: Hub, tmp_path: Path) -> Non
     assert run(show, tmp_path, HF_ENDPOINT="http://127.0.0.1:9") == expected, "a cached model outlives the network"
     by_commit = show.replace("'org/model'", f"'org/model', '{COMMIT}'")
     assert run(by_commit, tmp_path, HF_ENDPOINT="http://127.0.0.1:9") == expected
-    assert run("print(list(cached_models()))", tmp_path) == "['org/model']"
+    listed = run("m = cached_models(); print(len(m), m[0].name, m[0].num_bytes, m[0].model_type)", tmp_path)
+    wanted = sum(len(FILES[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
+    assert listed == f"1 org/model {wanted} deepseek_vl_v2"
 
 
 def test_config_only(hub: Hub, tmp_path: Path) -> None:
@@ -245,4 +247,4 @@ def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_no_cache_folder(tmp_path: Path) -> None:
-    assert run("print(cached_models())", tmp_path / "none") == "{}"
+    assert run("print(cached_models())", tmp_path / "none") == "[]"

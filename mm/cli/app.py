@@ -1,0 +1,68 @@
+"""The command line. Each command imports what it needs when it runs, so that ``mm --help`` costs nothing."""
+
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from mm.cli import chat, check, info, read
+from mm.cli.output import note, readable_warnings
+from mm.errors import MMError
+
+
+class Guarded(TyperGroup):
+    """A user's mistake is one line on standard error and exit status 1, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            with readable_warnings():
+                return super().invoke(ctx)
+        except MMError as error:
+            note(f"error: {' '.join(str(error).split())}")
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    name="mm",
+    cls=Guarded,
+    help="Run, check and train the DeepSeek line of multimodal models.",
+    epilog="Exit status: 0 done, 1 an error (one line on standard error), 2 wrong usage, 130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mm {metadata.version('mm')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run, check and train the DeepSeek line of multimodal models."""
+
+
+app.command("chat")(chat.chat)
+app.command("ocr")(read.ocr)
+app.command("caption")(read.caption)
+app.command("ground")(read.ground)
+app.command("models")(info.models)
+app.command("plan")(info.plan)
+app.command("env")(info.env)
+app.command("verify")(check.verify)
+app.command("eval")(check.evaluate)
+app.command("train")(check.train)
+
+
+def main() -> None:
+    """Entry point of the ``mm`` command."""
+    app(prog_name="mm")

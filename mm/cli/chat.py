@@ -1,0 +1,80 @@
+"""`mm chat`: one question, or an interactive session."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm.cli import options
+from mm.cli.loading import check_images, load_pipeline, reply_json
+from mm.cli.output import note, write, write_json
+from mm.cli.prompts import split_words
+
+if TYPE_CHECKING:
+    from mm.request import ChatOptions
+
+
+def chat(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IMAGES... QUESTION",
+            help="Image files, then the question in quotes; - reads the question from standard input. "
+            "Without a question: an interactive session.",
+        ),
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option("--question", "-q", metavar="TEXT", help="The question; all words are images then.")
+    ] = None,
+    model: options.Model = options.DEFAULT_MODEL,
+    revision: options.Revision = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    max_new_tokens: options.MaxNewTokens = None,
+    temperature: options.Temperature = None,
+    top_p: options.TopP = None,
+    top_k: options.TopK = None,
+    seed: options.Seed = None,
+    system: options.System = None,
+    max_tiles: options.MaxTiles = None,
+    context: options.Context = None,
+    json: options.Json = False,
+) -> None:
+    """Ask about images. The answer is streamed to standard output."""
+    prompt = split_words(words or [], question)
+    if json and prompt.question is None:
+        raise typer.BadParameter("needs a question; a session prints no JSON", param_hint="--json")
+    chosen: ChatOptions = {
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "seed": seed,
+        "system": system,
+        "max_tiles": max_tiles,
+    }
+    check_images(prompt.images)
+    from mm.request import parse_options
+
+    parse_options(chosen)  # what is wrong is told before the model is loaded
+    pipe = load_pipeline(model, revision, device, dtype, context)
+    if prompt.question is None:
+        from mm.cli.session import Session
+
+        Session(pipe, chosen, prompt.images).run()
+        return
+    stream = pipe.stream(list(prompt.images), prompt.question, **chosen)
+    if json:
+        write_json({"schema": "mm.chat/1", "model": pipe.name, **reply_json(stream.reply)})
+        return
+    for piece in stream:
+        write(piece, end="")
+    write("")
+    tell_finish(stream.reply.finish_reason)
+
+
+def tell_finish(reason: str) -> None:
+    """A line on standard error when an answer did not end by itself."""
+    if reason == "length":
+        note("warning: the answer stops at the token limit; --max-new-tokens raises it")
+    elif reason == "loop":
+        note("warning: the answer repeated itself without end and was stopped")

@@ -1,0 +1,136 @@
+"""`mm verify`, `mm eval`, `mm train`: checking and making models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mm.cli import options
+from mm.cli.loading import load_pipeline
+from mm.cli.output import note, progress_bar, spinner, write, write_json, write_table
+
+if TYPE_CHECKING:
+    from mm.evaluation.verify import Report
+
+
+def verify(
+    case: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="CASE", help="Folder of a recorded case; without it a small bundled one.", show_default=False
+        ),
+    ] = None,
+    device: options.Device = "cpu",
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="One row a field and conversation.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Compare this install with recorded outputs of the official code; exit status 1 when anything differs."""
+    with spinner("comparing with the recorded outputs"):
+        from mm.evaluation import verify as engine
+
+        report = engine.verify(case, device=device)
+    if json:
+        write_json({"schema": "mm.verify/1", **report.to_dict()})
+    else:
+        _write_report(report, verbose)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _write_report(report: "Report", verbose: bool) -> None:
+    rows = report.rows if verbose else report.fields()
+    cells = [
+        [
+            *([row.case] if verbose else []),
+            row.field,
+            row.recorded,
+            row.ours,
+            "-" if row.difference is None else f"{row.difference:.3g}",
+            "-" if row.limit is None else f"{row.limit:.3g}",
+            row.verdict,
+            row.note,
+        ]
+        for row in rows
+    ]
+    columns = [*(["case"] if verbose else []), "field", "recorded", "ours", "difference", "limit", "verdict", "note"]
+    write_table(columns, cells, right=(columns.index("difference"), columns.index("limit")))
+    differing = sum(row.verdict == "differs" for row in report.rows)
+    compared = sum(row.verdict != "not compared" for row in report.rows)
+    outcome = "passed" if report.passed else "FAILED"
+    write(f"{outcome}: {compared} comparisons, {differing} differ, {report.seconds:.1f} s ({report.case})")
+    if report.notice:
+        write(report.notice)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)] = options.DEFAULT_MODEL,
+    revision: options.Revision = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    task: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Task; may be given again.", show_default="all")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Images a task.")] = 500,
+    control_limit: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many of them are also asked with the picture greyed out.")
+    ] = 100,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Conversations run together.")] = 8,
+    tesseract: Annotated[bool, typer.Option("--tesseract", help="Also run Tesseract, if installed.")] = False,
+    json: options.Json = False,
+) -> None:
+    """Measure a model on held-out receipts, forms and lines that are drawn here, with 95% intervals."""
+    from mm.evaluation import suites
+
+    pipe = load_pipeline(model, revision, device, dtype)
+    with progress_bar() as show:
+        report = suites.evaluate(
+            pipe,
+            tasks=task or tuple(suites.TASKS),
+            limit=limit,
+            control_limit=control_limit,
+            batch_size=batch,
+            tesseract=tesseract,
+            progress=lambda at: show(at.task, at.done, at.total),
+        )
+    if json:
+        write_json({"schema": "mm.eval/1", "model": pipe.name, **report.to_dict()})
+    else:
+        write(report.to_markdown())
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML recipe.", show_default=False)],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Receives weights, log and curve.", show_default=False)],
+    state: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Resumes from here and saves here: makes a run restartable.")
+    ] = None,
+    warm_start: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Model folder to begin from instead of fresh weights.")
+    ] = None,
+    session_seconds: Annotated[
+        float | None, typer.Option(min=1, metavar="S", help="End this process within so many seconds.")
+    ] = None,
+    to_be_continued: Annotated[
+        bool, typer.Option("--to-be-continued", help="Keep the recipe's pace: the schedule ends in a later session.")
+    ] = False,
+    device: options.Device = "auto",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change a value of the recipe.")
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Train a model from a recipe (configs/nano_vl2.yaml). Ctrl-C saves the state and ends."""
+    from mm.training.loop import Session, train
+    from mm.training.recipe import load_recipe
+
+    session = Session(
+        out=out,
+        state=state,
+        warm_start=warm_start,
+        session_seconds=session_seconds,
+        finish=not to_be_continued,
+        device=device,
+    )
+    summary = train(load_recipe(recipe, tuple(set_ or ())), session, say=note if json else write)
+    if json:
+        write_json({"schema": "mm.train/1", **summary})

@@ -1,0 +1,168 @@
+"""`mm models`, `mm plan`, `mm env`: what there is and what it needs, without running a model."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mm.cli import options
+from mm.cli.output import bytes_text, spinner, write, write_json, write_pairs, write_table
+
+if TYPE_CHECKING:
+    from mm.environment import Environment
+    from mm.plan import Plan
+
+
+def models(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also parameters, bytes on disk, folders.")] = False,
+    json: options.Json = False,
+) -> None:
+    """What is bundled, cached on this machine, and known to work."""
+    rows = _models(verbose)
+    if json:
+        write_json({"schema": "mm.models/1", "models": rows})
+        return
+    columns = list(rows[0])
+    cells = [["-" if value is None else str(value) for value in row.values()] for row in rows]
+    write_table([column.replace("_", " ") for column in columns], cells, right=(2, 3))
+
+
+def _models(verbose: bool) -> list[dict[str, Any]]:
+    from mm.hub import bundled_models, cached_models, published_configs
+
+    bundled, cached, published = bundled_models(), cached_models(), published_configs()
+    if cached:
+        from mm.families.table import MODEL_TYPES
+
+        cached = [model for model in cached if model.model_type in MODEL_TYPES or model.name in published]
+    sizes = {model.name: model.num_bytes for model in cached}
+    rows = [{"name": name, "state": "bundled"} for name in bundled]
+    rows += [{"name": name, "state": "cached" if name in sizes else "known"} for name in published]
+    rows += [{"name": name, "state": "cached"} for name in sizes if name not in published]
+    return [_with_details(row, sizes) for row in rows] if verbose else list(rows)
+
+
+def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]:
+    from mm.hub import find_config
+    from mm.plan import Planner
+
+    found = find_config(row["name"])
+    size = cached.get(row["name"])
+    if found.source == "bundled":
+        size = sum(path.stat().st_size for path in found.folder.iterdir())
+    folder = str(found.folder) if found.source in ("bundled", "hub") else None
+    return {**row, "parameters": Planner(found.folder).parameters().total, "bytes_on_disk": size, "folder": folder}
+
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise typer.BadParameter(f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as 1200x900")
+    return int(width), int(height)
+
+
+def plan(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=options.MODEL_HELP)] = options.DEFAULT_MODEL,
+    revision: options.Revision = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    prompt_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Text tokens of a prompt.")] = 256,
+    images: Annotated[int, typer.Option(min=0, metavar="N", help="Images of a prompt.")] = 1,
+    image_size: Annotated[
+        str | None, typer.Option(metavar="WxH", help="Pixels of each image.", show_default="the size with most tiles")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer in tokens.")] = 512,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Conversations run together.")] = 1,
+    max_tiles: options.MaxTiles = None,
+    context: options.Context = None,
+    json: options.Json = False,
+) -> None:
+    """What a model needs (parameters, bytes, peak memory), before any download, and what would make it fit."""
+    size = _image_size(image_size)
+    with spinner("counting"):
+        from mm.hub import find_config, known_names
+        from mm.plan import Workload, make_plan
+
+        work = Workload(
+            prompt_tokens=prompt_tokens,
+            images=images,
+            image_size=size,
+            max_new_tokens=max_new_tokens,
+            batch=batch,
+            max_tiles=max_tiles,
+            context=context,
+        )
+        others = tuple(find_config(name) for name in known_names())
+        made = make_plan(find_config(model, revision), work, device=device, dtype=dtype, others=others)
+    if json:
+        write_json({"schema": "mm.plan/1", **made.to_dict()})
+    else:
+        _write_plan(made)
+
+
+def _write_plan(plan: "Plan") -> None:
+    counts, peak, work = plan.parameters, plan.peak, plan.workload
+    trained = f"{plan.context:,} tokens"
+    if plan.context > plan.trained_context:
+        trained += f" (more than the {plan.trained_context:,} it was trained for)"
+    write_pairs(
+        [
+            ("model", f"{plan.model} ({plan.source})"),
+            ("parameters", f"{counts.total:,} (encoder {counts.vision:,}, decoder {counts.decoder:,})"),
+            ("activated", f"{counts.activated:,} a text token, without the input embedding"),
+            ("weight files", bytes_text(plan.download_bytes)),
+            ("type, device", f"{plan.dtype} on {plan.device}"),
+            ("cache", f"{plan.cache_bytes_per_token:,} B a token"),
+            ("workload", f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {work.images} images of "
+             f"{plan.image_tokens:,} tokens, {work.max_new_tokens:,} new tokens"),
+            ("context", trained),
+            ("peak memory", bytes_text(peak.total)),
+            ("  weights", bytes_text(peak.weights)),
+            ("  cache", bytes_text(peak.cache)),
+            ("  activations", f"{bytes_text(peak.activations)} (estimate)"),
+            ("  process", bytes_text(peak.overhead)),
+            ("free memory", f"{bytes_text(plan.memory.available)} of {bytes_text(plan.memory.total)}"),
+        ]
+    )  # fmt: skip
+    if plan.fits:
+        write("It fits.")
+        return
+    write("It does not fit. Options, one on top of the other:")
+    for suggestion in plan.suggestions:
+        verdict = "fits" if suggestion.fits else "does not fit"
+        write(f"  {suggestion.flags}  needs {bytes_text(suggestion.peak_bytes)}, {verdict}")
+    if not any(suggestion.fits for suggestion in plan.suggestions):
+        write("Nothing above fits. Free some memory, or use a larger machine.")
+
+
+def env(json: options.Json = False) -> None:
+    """What a bug report needs: versions, devices, memory, folders. Holds no secrets."""
+    from mm.environment import read_environment
+
+    environment = read_environment()
+    if json:
+        write_json({"schema": "mm.env/1", **environment.to_dict()})
+    else:
+        _write_environment(environment)
+
+
+def _write_environment(environment: "Environment") -> None:
+    pairs = [
+        ("mm", f"{environment.mm} in {environment.package_folder}"),
+        ("python", environment.python),
+        ("platform", environment.platform),
+        ("cpu", f"{environment.cpu}, {environment.num_cores} cores, {environment.num_threads} torch threads"),
+    ]
+    for device in environment.devices:
+        memory = f"{bytes_text(device.memory.available)} of {bytes_text(device.memory.total)} free"
+        types = f"{', '.join(device.dtypes)} (auto: {device.default_dtype})"
+        pairs.append((f"device {device.name}", f"{device.hardware}, {memory}, {types}"))
+    pairs += [(name, version or "not installed") for name, version in environment.packages.items()]
+    pairs += [
+        ("cache", environment.cache_folder),
+        ("HF_TOKEN", "set" if environment.hf_token else "not set"),
+        *environment.variables.items(),
+        ("bundled models", ", ".join(environment.bundled_models)),
+    ]
+    write_pairs(pairs)

@@ -1,0 +1,51 @@
+"""Loading a pipeline for a command."""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from mm.cli.output import spinner
+
+if TYPE_CHECKING:
+    from mm.pipeline import Pipeline
+    from mm.reply import Reply
+
+
+def load_pipeline(model: str, revision: str | None, device: str, dtype: str, context: int | None = None) -> "Pipeline":
+    """The model, with a spinner on a terminal; a download shows its own progress bar there."""
+    from mm.hub import find_checkpoint
+
+    if not sys.stderr.isatty():
+        # Bars are for terminals. The hub's library reads this variable when it is imported.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    find_checkpoint(model, revision)  # outside the spinner, for the bar of a download
+    with spinner(f"loading {model}"):
+        from mm.pipeline import Pipeline
+
+        return Pipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype, context=context)
+
+
+def check_images(paths: Sequence[str]) -> None:
+    """Refuse what cannot be opened before a model is loaded.
+
+    Raises:
+        ImageError: see `mm.images.open_image`.
+    """
+    from mm.images import open_image
+
+    for path in paths:
+        open_image(path)
+
+
+def reply_json(reply: "Reply") -> dict[str, Any]:
+    """A reply as docs/json.md describes it."""
+    from dataclasses import asdict
+
+    return {
+        "text": reply.text,
+        "raw_text": reply.raw_text,
+        "finish_reason": reply.finish_reason,
+        "usage": {**asdict(reply.usage), "total_tokens": reply.usage.total_tokens},
+        "boxes": [asdict(box) for box in reply.boxes],
+    }

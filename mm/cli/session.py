@@ -1,0 +1,161 @@
+"""The interactive session of `mm chat`."""
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mm.cli.output import note, write
+from mm.errors import InputError, MMError, ResourceError
+
+if TYPE_CHECKING:
+    from mm.pipeline import Pipeline
+    from mm.reply import TextStream
+    from mm.request import ChatOptions
+
+HELP = """\
+/image PATH   show an image with the next question (several: one /image each)
+/clear        forget the conversation and the images
+/save FILE    write the conversation as JSON: Pipeline.chat(messages=...) reads it
+/help         this list
+/exit         leave (also Ctrl-D, or Ctrl-C twice)
+Ctrl-C stops an answer that is being written."""
+
+
+class Session:
+    """Questions from standard input, answers to standard output, until the input ends.
+
+    Args:
+        pipe: the model.
+        options: for every answer.
+        images: shown with the first question.
+    """
+
+    def __init__(self, pipe: "Pipeline", options: "ChatOptions", images: tuple[str, ...]) -> None:
+        self.pipe = pipe
+        self.options = options
+        self.images = list(images)
+        self.messages: list[dict[str, Any]] = []
+        self.terminal = sys.stdin.isatty()
+
+    def run(self) -> None:
+        """Read and answer. Errors of one line are shown and the session goes on."""
+        if self.terminal:
+            _enable_history()
+            shown = f" about {', '.join(self.images)}" if self.images else ""
+            note(f"{self.pipe.name}{shown}. /help lists the commands, /exit leaves.")
+        for line in self._lines():
+            if line in ("/exit", "/quit"):
+                return
+            try:
+                self._command(line) if line.startswith("/") else self._ask(line)
+            except MMError as error:
+                note(f"error: {error}")
+
+    def _lines(self) -> Iterator[str]:
+        """Lines with something on them, until the input ends or Ctrl-C is pressed twice."""
+        interrupted = False
+        while True:
+            try:
+                line = input("> " if self.terminal else "").strip()
+            except EOFError:
+                if self.terminal:
+                    write("")
+                return
+            except KeyboardInterrupt:
+                write("")
+                if interrupted:
+                    return
+                interrupted = True
+                note("Ctrl-C again or /exit leaves.")
+                continue
+            interrupted = False
+            if line:
+                yield line
+
+    def _command(self, line: str) -> None:
+        name, _, rest = line.partition(" ")
+        argument = _unquote(rest.strip())
+        if name == "/image":
+            self._add_image(argument)
+        elif name == "/clear":
+            self.messages, self.images = [], []
+            note("The conversation is forgotten.")
+        elif name == "/save":
+            self._save(argument)
+        elif name == "/help":
+            write(HELP)
+        else:
+            raise InputError(f"unknown command {name!r}. /help lists the commands; a question cannot start with '/'.")
+
+    def _add_image(self, path: str) -> None:
+        from mm.images import open_image
+
+        if not path:
+            raise InputError("/image needs a path: /image photo.png")
+        width, height = open_image(Path(path).expanduser()).size  # tells now, not with the question, what is wrong
+        self.images.append(str(Path(path).expanduser()))
+        note(f"{path} ({width} x {height}) goes with the next question.")
+
+    def _save(self, path: str) -> None:
+        if not path:
+            raise InputError("/save needs a file: /save conversation.json")
+        try:
+            Path(path).expanduser().write_text(json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        except OSError as error:
+            raise ResourceError(f"cannot write {path}: {error.strerror}. Choose another file.") from error
+        note(f"{len(self.messages)} messages are in {path}.")
+
+    def _ask(self, question: str) -> None:
+        message = {"role": "user", "content": "<image>\n" * len(self.images) + question, "images": list(self.images)}
+        stream = self.pipe.stream(messages=[*self.messages, message], **self.options)
+        with _interrupts_cancel(stream):
+            for piece in stream:
+                write(piece, end="")
+        write("")
+        reply = stream.reply
+        if reply.finish_reason == "cancelled":
+            note("Stopped.")
+        elif reply.finish_reason in ("length", "loop"):
+            why = "reached the token limit" if reply.finish_reason == "length" else "was repeating itself"
+            note(f"The answer {why}.")
+        if reply.raw_text.strip():  # an answer that was stopped before its first word leaves no turn behind
+            self.messages += [message, {"role": "assistant", "content": reply.raw_text}]
+            self.images = []
+
+
+@contextmanager
+def _interrupts_cancel(stream: "TextStream") -> Iterator[None]:
+    """The first Ctrl-C ends the answer within a step; a second one interrupts whatever still runs."""
+
+    def cancel(number: int, frame: object) -> None:
+        stream.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _enable_history() -> None:
+    """Arrow keys and history for `input`, where Python has readline; nothing is written to disk."""
+    try:
+        import readline
+    except ImportError:
+        return  # Windows: the console has its own
+    readline.parse_and_bind("tab: complete")
+
+
+def _unquote(text: str) -> str:
+    """A path as typed: 'my photo.png', my\\ photo.png and my photo.png are the same."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 else text
