@@ -8,10 +8,11 @@ float64 of the official code differs by at most 7e-6 and 3e-5, and the smallest 
 (README of the recorded cases, "Tolerances").
 """
 
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +83,12 @@ class Report:
 
 
 def _summary(rows: list[Row]) -> Row:
-    """The row that says most about all of them: a failure before a pass, the larger difference first."""
-
-    def badness(row: Row) -> tuple[bool, bool, float]:
-        return row.verdict == "differs", row.verdict == "ok", -1.0 if row.difference is None else row.difference
-
+    """The row that says most about all of them: a failure before a pass, then the largest difference."""
     failed = [row for row in rows if row.verdict == "differs"]
-    chosen = max(
-        failed or rows, key=lambda row: (row.difference is None, badness(row)) if failed else (False, badness(row))
-    )
+    candidates = failed or [row for row in rows if row.verdict == "ok"] or rows
+    worst = max(candidates, key=lambda row: math.inf if row.difference is None else row.difference)
     counted = f"{len(rows) - len(failed)} of {len(rows)}" if len(rows) > 1 else ""
-    note = "; ".join(part for part in (counted, chosen.note) if part)
-    return Row(**{**chosen.to_dict(), "note": note})
+    return replace(worst, note="; ".join(part for part in (counted, worst.note) if part))
 
 
 def verify(
