@@ -1,0 +1,367 @@
+"""The command line: what each command prints, where, and with which exit status."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mm.cli.app import app
+
+ROOT = Path(__file__).parent.parent
+RECEIPT = str(ROOT / "examples" / "receipt.png")
+FORM = str(ROOT / "examples" / "form.png")
+
+
+class Result:
+    """Exit status, standard output, standard error."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+def invoke(*words: str, stdin: str | None = None) -> Result:
+    """The command in this process."""
+    result = CliRunner().invoke(app, list(words), input=stdin, prog_name="mm")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Result(result.exit_code, result.stdout, result.stderr)
+
+
+def spawn(*words: str, stdin: str = "", cwd: Path | None = None, **variables: str) -> Result:
+    """The command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mm", *words],
+        input=stdin,
+        cwd=cwd,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def model(golden: Callable[[str], Path]) -> str:
+    """A small model with random weights in the published layout."""
+    return str(golden("deepseek_vl2_tiny") / "checkpoint")
+
+
+def fails(result: Result, *parts: str) -> None:
+    """An expected error: one line on standard error, nothing on standard output, status 1."""
+    assert result.status == 1
+    assert result.out == ""
+    assert result.err.startswith("error: ")
+    assert result.err.count("\n") == 1
+    for part in parts:
+        assert part in result.err
+
+
+def test_help_lists_every_command_and_imports_little() -> None:
+    code = (
+        "import sys\nsys.argv = ['mm', '--help']\nfrom mm.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit as e:\n    status = e.code\n"
+        "heavy = {'torch', 'timm', 'numpy', 'PIL', 'huggingface_hub', 'tokenizers', 'gradio'} & set(sys.modules)\n"
+        "print('heavy', sorted(heavy), status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    for name in ("chat", "ocr", "caption", "ground", "models", "plan", "env", "verify", "eval", "train"):
+        assert f" {name} " in done.stdout
+    assert "heavy [] 0" in done.stdout
+
+
+@pytest.mark.parametrize("name", [command.name for command in app.registered_commands])
+def test_every_command_has_help_and_explains_its_options(name: str) -> None:
+    result = invoke(name, "--help")
+    assert result.status == 0
+    assert "Usage: mm" in result.out
+
+
+def test_version() -> None:
+    assert invoke("--version").out.startswith("mm 0.")
+
+
+@pytest.mark.parametrize("words", [["--nope"], ["nope"], ["chat", "--nope"], ["ocr"], ["plan", "--batch", "0"]])
+def test_wrong_usage_has_status_2(words: list[str]) -> None:
+    result = invoke(*words)
+    assert result.status == 2
+    assert result.out == ""
+    assert "Traceback" not in result.err
+
+
+def test_chat_streams_the_answer(model: str) -> None:
+    result = invoke("chat", "-m", model, RECEIPT, "What is the total?", "--max-new-tokens", "6")
+    assert result.status == 0
+    assert result.out.endswith("\n")
+    assert len(result.out.strip()) > 3
+    assert result.err == "warning: the answer stops at the token limit; --max-new-tokens raises it\n"
+
+
+def test_chat_equals_the_pipeline(model: str) -> None:
+    from mm.pipeline import Pipeline
+
+    words = ["chat", "-m", model, RECEIPT, FORM, "What differs?", "--max-new-tokens", "8", "--json"]
+    options = ["--temperature", "0.9", "--top-p", "0.8", "--top-k", "50", "--seed", "7", "--system", "Be brief."]
+    result = json.loads(invoke(*words, *options, "--max-tiles", "2").out)
+    reply = Pipeline.from_pretrained(model).chat(
+        [RECEIPT, FORM],
+        "What differs?",
+        max_new_tokens=8,
+        temperature=0.9,
+        top_p=0.8,
+        top_k=50,
+        seed=7,
+        system="Be brief.",
+        max_tiles=2,
+    )
+    assert (result["text"], result["finish_reason"]) == (reply.text, reply.finish_reason)
+    assert result["usage"]["image_tokens"] == reply.usage.image_tokens > 0
+
+
+def test_chat_reads_the_question_from_standard_input(model: str) -> None:
+    piped = invoke("chat", "-m", model, RECEIPT, "-", "--max-new-tokens", "4", stdin="What is the total?")
+    typed = invoke("chat", "-m", model, RECEIPT, "What is the total?", "--max-new-tokens", "4")
+    named = invoke("chat", "-m", model, RECEIPT, "-q", "What is the total?", "--max-new-tokens", "4")
+    assert piped.out == typed.out == named.out
+    fails(invoke("chat", "-m", model, "-", stdin=" \n"), "standard input was empty")
+
+
+def test_a_missing_image_never_becomes_the_question(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "receipt.png").write_bytes(Path(RECEIPT).read_bytes())
+    fails(invoke("chat", "-m", model, "recipt.png"), "no file 'recipt.png'. Did you mean 'receipt.png'?", "--question")
+    fails(invoke("chat", "-m", model, "/no/such/photo"), "there is no file '/no/such/photo'")
+    fails(invoke("chat", "-m", model, "nope.png", "What is this?"), "there is no file 'nope.png'")
+    fails(
+        invoke("chat", "-m", model, "receipt.png", "What", "is it?"), "no file 'What'. The question comes last; put it"
+    )
+    fails(invoke("chat", "-m", model, "my photo.JPG"), "there is no file 'my photo.JPG'")
+
+
+@pytest.mark.parametrize("question", ["What is 2 + 2?", "Describe.", "and/or", "v1.5 or v2?", "x" * 5000])
+def test_a_question_alone_is_a_question(question: str) -> None:
+    from mm.cli.prompts import Prompt, split_words
+
+    assert split_words([question], None) == Prompt((), question)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["chat", RECEIPT, ""], ["the question is empty"]),
+        (["chat", str(ROOT), "What?"], ["folder"]),
+        (["chat", str(ROOT / "pyproject.toml"), "What?"], ["not an image"]),
+        (["chat", "https://example.org/a.png", "What?"], ["URL"]),
+        (["ocr", "nowhere.png"], ["nowhere.png"]),
+        (["chat", "hi", "--temperature", "0.5", "--top-p", "2"], ["top_p is 2.0"]),
+        (["chat", "hi", "--model", "nano-vl3"], ["Did you mean 'nano-vl2'?"]),
+        (["chat", "hi", "--model", "./none"], ["there is no folder './none'"]),
+        (["chat", "hi", "--revision", "main"], ["'nano-vl2' is bundled, so it has no revision 'main'"]),
+        (["plan", "nano-vl3"], ["Did you mean 'nano-vl2'?"]),
+        (["plan", "--context", "10"], ["do not fit a context of 10"]),
+        (["verify", "/nowhere"], ["/nowhere is not a folder"]),
+        (["train", "/nowhere.yaml", "--out", "out"], ["/nowhere.yaml"]),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], parts: list[str]) -> None:
+    fails(invoke(*words), *parts)
+
+
+def test_mistakes_that_need_a_model(model: str) -> None:
+    fails(invoke("chat", "-m", model, "hi", "--dtype", "int3"), "dtype 'int3' is unknown")
+    fails(invoke("chat", "-m", model, "hi", "--device", "tpu"), "device 'tpu'")
+    fails(invoke("chat", "-m", model, RECEIPT, "hi", "--context", "50"), "but the context of", "is 50 tokens")
+
+
+def test_json_needs_a_question() -> None:
+    assert invoke("chat", RECEIPT, "--json").status == 2
+
+
+def test_ocr_prints_plain_text(model: str) -> None:
+    result = invoke("ocr", RECEIPT, "-m", model, "--max-new-tokens", "5", "--max-tiles", "1")
+    assert result.status == 0
+    document = json.loads(
+        invoke("ocr", RECEIPT, "-m", model, "--max-new-tokens", "5", "--max-tiles", "1", "--json").out
+    )
+    assert result.out == document["text"] + "\n"
+    assert document["lines"] == [line.strip() for line in document["text"].splitlines() if line.strip()]
+
+
+def test_ground_draws(model: str, tmp_path: Path) -> None:
+    from PIL import Image
+
+    file = tmp_path / "drawn.png"
+    result = invoke(
+        "ground", FORM, "the city", "-m", model, "--max-new-tokens", "40", "--constrain", "--draw", str(file)
+    )
+    assert result.status == 0
+    with Image.open(file) as drawn, Image.open(FORM) as source:
+        assert drawn.size == source.size
+    bad = str(tmp_path / "none" / "drawn.png")
+    result = invoke("ground", FORM, "the city", "-m", model, "--max-new-tokens", "4", "--draw", bad)
+    fails(result, f"cannot write '{bad}'", "Name a .png or .jpg file in a folder that exists")
+
+
+def test_models() -> None:
+    lines = invoke("models").out.splitlines()
+    assert lines[0] == "name\tstate"
+    assert lines[1] == "nano-vl2\tbundled"
+    assert any(line.startswith("deepseek-ai/deepseek-vl2-small\t") for line in lines)
+    verbose = invoke("models", "--verbose").out
+    assert "16133111152" in verbose.splitlines()[3]
+
+
+def test_models_shows_the_cache(tmp_path: Path) -> None:
+    repos = {"deepseek-ai/deepseek-vl2-tiny": "deepseek_vl_v2", "someone/tuned": "deepseek_vl_v2", "other/llm": "llama"}
+    for name, kind in repos.items():
+        snapshot = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / ("0" * 40)
+        snapshot.mkdir(parents=True)
+        (snapshot / "config.json").write_text(json.dumps({"model_type": kind}))
+    result = spawn("models", HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert "deepseek-ai/deepseek-vl2-tiny\tcached" in result.out
+    assert "deepseek-ai/deepseek-vl2\tknown" in result.out
+    assert "someone/tuned\tcached" in result.out
+    assert "other/llm" not in result.out
+
+
+def test_plan_says_what_fits() -> None:
+    result = invoke(
+        "plan", "deepseek-ai/deepseek-vl2-small", "--device", "cpu", "--dtype", "bfloat16", "--batch", "4000"
+    )
+    assert "16,133,111,152" in result.out
+    assert "31,104 B a token" in result.out
+    assert "It does not fit." in result.out
+    assert "--batch 1" in result.out
+    assert "It fits.\n" in invoke("plan", "--device", "cpu").out
+    assert invoke("plan", "--image-size", "large").status == 2
+
+
+def test_env_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for words in (["env"], ["env", "--json"]):
+        result = invoke(*words)
+        assert "verysecret" not in result.out + result.err
+        assert "HF_HUB_OFFLINE" in result.out
+    assert "torch" in invoke("env").out
+    assert json.loads(invoke("env", "--json").out)["hf_token"] is True
+
+
+def test_verify(golden: Callable[[str], Path]) -> None:
+    result = invoke("verify")
+    assert result.status == 0
+    assert "passed: " in result.out
+    assert "It proves the install" in result.out
+    assert "\tdiffers\t" not in result.out
+
+
+def test_verify_fails_when_a_number_differs(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    import shutil
+
+    case = tmp_path / "case"
+    shutil.copytree(golden("deepseek_vl2_grouplimited_softmax"), case)
+    config = json.loads((case / "checkpoint" / "config.json").read_text())
+    config["language_config"]["rms_norm_eps"] = 0.1
+    (case / "checkpoint" / "config.json").write_text(json.dumps(config))
+    result = invoke("verify", str(case))
+    assert result.status == 1
+    assert "FAILED: " in result.out
+    assert "logits" in result.out
+    assert json.loads(invoke("verify", str(case), "--json").out)["passed"] is False
+
+
+def test_piped_output_has_no_escapes_and_warnings_are_lines(model: str) -> None:
+    words = ["chat", "-m", model, "hi", "--max-new-tokens", "3", "--context", "5000"]
+    result = spawn(*words, FORCE_COLOR="", HF_HUB_OFFLINE="1")
+    assert result.status == 0
+    assert "\x1b" not in result.out + result.err
+    assert result.err.splitlines()[0].startswith("warning: a context of 5000 is more than the 4096 positions")
+    assert "Traceback" not in result.err
+    assert ".py:" not in result.err
+
+
+def test_a_closed_pipe_is_quiet(model: str) -> None:
+    command = [sys.executable, "-m", "mm", "chat", "-m", model, "hi", "--max-new-tokens", "200", "--temperature", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(1)
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    process.stderr.close()
+    process.wait(timeout=60)
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
+
+
+def test_no_network_and_not_cached(tmp_path: Path) -> None:
+    result = spawn(
+        "chat", "hi", "-m", "deepseek-ai/deepseek-vl2-tiny", HF_HOME=str(tmp_path), HF_ENDPOINT="http://127.0.0.1:9"
+    )
+    fails(result, "http://127.0.0.1:9 cannot be reached", "or use a bundled model: nano-vl2")
+
+
+def shape(value: Any) -> Any:
+    """Keys and types of a JSON value; a list is described by its first element."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
+
+
+def documented() -> dict[str, Any]:
+    """{schema: example} of docs/json.md."""
+    blocks = (ROOT / "docs" / "json.md").read_text().split("```json\n")[1:]
+    examples = [json.loads(block.split("```")[0]) for block in blocks]
+    return {example["schema"]: example for example in examples if "schema" in example}
+
+
+def test_json_is_as_documented(model: str) -> None:
+    short = ["-m", model, "--max-new-tokens", "4", "--max-tiles", "1", "--json"]
+    examples = documented()
+    commands = {
+        "mm.chat/1": ["chat", FORM, "Hi", *short],
+        "mm.caption/1": ["caption", FORM, *short],
+        "mm.ocr/1": ["ocr", FORM, *short],
+        "mm.ground/1": ["ground", FORM, "the city", *short],
+        "mm.models/1": ["models", "--json"],
+        "mm.plan/1": ["plan", "deepseek-ai/deepseek-vl2-tiny", "--device", "cpu", "--image-size", "1000x700", "--json"],
+        "mm.env/1": ["env", "--json"],
+        "mm.verify/1": ["verify", "--json"],
+    }
+    assert set(commands) == set(examples)
+    for schema, words in commands.items():
+        result = invoke(*words)
+        assert result.status == 0, result.err
+        ours, example = json.loads(result.out), examples[schema]
+        assert ours["schema"] == schema
+        assert list(ours) == list(example)
+        for key in example.keys() - {"boxes", "packages", "variables", "suggestions", "lines", "rows"}:
+            assert shape(ours[key]) == shape(example[key]), (schema, key)
+        for row in ours.get("rows", []):
+            assert list(row) == list(example["rows"][0])
+    for name in json.loads(invoke("env", "--json").out)["packages"].values():
+        assert name is None or isinstance(name, str)
+
+
+def test_box_json_is_as_documented() -> None:
+    from dataclasses import asdict
+
+    from mm.grounding import parse_boxes
+
+    example = documented()["mm.ground/1"]
+    (box,) = parse_boxes(example["raw_text"], [(640, 480)])
+    ours = json.loads(json.dumps(asdict(box)))
+    assert list(ours) == list(example["boxes"][0])
+    assert {key: ours[key] for key in ours if key != "xyxy"} == {
+        k: v for k, v in example["boxes"][0].items() if k != "xyxy"
+    }

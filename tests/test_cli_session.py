@@ -1,0 +1,162 @@
+"""The interactive session, with lines from a pipe and on a real terminal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from test_cli import FORM, RECEIPT, Result, invoke
+
+from mm.pipeline import Pipeline
+
+LONG = ["--temperature", "5", "--seed", "3", "--max-new-tokens", "3500"]
+
+
+@pytest.fixture(scope="session")
+def model(golden: Callable[[str], Path]) -> str:
+    """A small model with random weights in the published layout."""
+    return str(golden("deepseek_vl2_tiny") / "checkpoint")
+
+
+def talk(model: str, *lines: str, images: tuple[str, ...] = ()) -> Result:
+    return invoke("chat", "-m", model, "--max-new-tokens", "6", *images, stdin="\n".join(lines) + "\n")
+
+
+def test_a_conversation_is_continued_and_saved(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    result = talk(model, "What is the total?", f"/image '{FORM}'", "And here?", f"/save {file}", images=(RECEIPT,))
+    assert result.status == 0
+    messages = json.loads(file.read_text())
+    assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant"]
+    assert [message.get("images") for message in messages] == [[RECEIPT], None, [FORM], None]
+    pipe = Pipeline.from_pretrained(model)
+    first = pipe.chat(RECEIPT, "What is the total?", max_new_tokens=6)
+    second = pipe.chat(messages=messages[:3], max_new_tokens=6)
+    assert [messages[1]["content"], messages[3]["content"]] == [first.raw_text, second.raw_text]
+    assert result.out == f"{first.text}\n{second.text}\n"
+
+
+def test_clear_forgets(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    result = talk(model, "Hi", f"/image {RECEIPT}", "/clear", "Hi", f"/save {file}")
+    assert len(json.loads(file.read_text())) == 2
+    lines = result.out.splitlines()
+    assert lines[0] == lines[1]
+
+
+def test_mistakes_do_not_end_the_session(model: str, tmp_path: Path) -> None:
+    result = talk(
+        model,
+        "/image nope.png",
+        "/image",
+        "/nope",
+        "/save",
+        f"/save {tmp_path}/none/talk.json",
+        "How many <image> are there?",
+        "/help",
+        "/exit",
+        "never read",
+        images=(RECEIPT,),
+    )
+    assert result.status == 0
+    errors = [line for line in result.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 6
+    wanted = ("no image at 'nope.png'", "/image needs a path", "unknown command '/nope'", "/save needs a file")
+    for error, part in zip(errors, (*wanted, "cannot write", "<image>"), strict=True):
+        assert part in error
+    assert result.out.startswith("/image PATH")
+    assert result.out.endswith("being written.\n")
+
+
+def test_options_hold_for_every_turn(model: str) -> None:
+    result = invoke("chat", "-m", model, "--max-new-tokens", "2", stdin="Hi\nHi again\n")
+    assert result.err.count("reached the token limit") == 2
+
+
+@pytest.fixture
+def terminal(model: str) -> Iterator["Terminal"]:
+    session = Terminal(["chat", "-m", model, *LONG])
+    yield session
+    session.close()
+
+
+class Terminal:
+    """The command on a pseudo-terminal of its own."""
+
+    def __init__(self, words: list[str]) -> None:
+        import pty
+
+        main, side = pty.openpty()
+        env = {**os.environ, "TERM": "dumb", "NO_COLOR": "1"}
+        command = [sys.executable, "-m", "mm", *words]
+        self.process = subprocess.Popen(
+            command, stdin=side, stdout=side, stderr=side, env=env, start_new_session=True, close_fds=True
+        )
+        os.close(side)
+        self.main = main
+        self.seen = ""
+
+    def wait_for(self, text: str, seconds: float = 60) -> None:
+        """Read until ``text`` was printed; what stands before it is forgotten."""
+        import select
+
+        end = time.monotonic() + seconds
+        while text not in self.seen:
+            ready, _, _ = select.select([self.main], [], [], max(0.0, end - time.monotonic()))
+            assert ready, f"waited for {text!r}, got {self.seen[-500:]!r}"
+            self.seen += os.read(self.main, 4096).decode(errors="replace")
+        self.seen = self.seen.split(text, 1)[1]
+
+    def send(self, text: str) -> None:
+        os.write(self.main, text.encode())
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.main)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_ctrl_c_stops_the_answer_and_twice_at_the_prompt_leaves(terminal: Terminal) -> None:
+    terminal.wait_for("/help lists the commands")
+    terminal.wait_for("> ")
+    terminal.send("Tell me a story\n")
+    terminal.wait_for("\n")
+    time.sleep(0.5)
+    terminal.interrupt()
+    terminal.wait_for("Stopped.")
+    terminal.wait_for("> ")
+    terminal.send("/help\n")
+    terminal.wait_for("/save FILE")
+    terminal.wait_for("> ")
+    terminal.interrupt()
+    terminal.wait_for("Ctrl-C again or /exit leaves.")
+    terminal.wait_for("> ")
+    terminal.interrupt()
+    assert terminal.process.wait(timeout=30) == 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX terminal")
+def test_the_end_of_input_leaves(terminal: Terminal) -> None:
+    terminal.wait_for("> ")
+    terminal.send("\x04")
+    assert terminal.process.wait(timeout=30) == 0
+
+
+def test_ctrl_c_during_a_single_answer(model: str) -> None:
+    command = [sys.executable, "-m", "mm", "chat", "-m", model, "Tell me a story", *LONG]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"Traceback" not in err
