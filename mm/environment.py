@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from mm import __version__
 from mm.hub import bundled_models
 
 # Distributions whose version decides what the code does, in the order they are shown.
@@ -94,7 +95,7 @@ def read_environment() -> Environment:
 
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     return Environment(
-        mm=_version("mm") or "not installed",
+        mm=__version__,
         python=sys.version.split()[0],
         platform=platform.platform(),
         cpu=_cpu_name(),

@@ -1,11 +1,11 @@
 """The command line. Each command imports what it needs when it runs, so that ``mm --help`` costs nothing."""
 
-from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from mm import __version__
 from mm.cli import chat, check, info, read
 from mm.cli.output import note, readable_warnings
 from mm.errors import MMError
@@ -38,7 +38,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"mm {metadata.version('mm')}")
+        typer.echo(f"mm {__version__}")
         raise typer.Exit()
 
 
