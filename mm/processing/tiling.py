@@ -26,26 +26,18 @@ def num_tokens(grid: tuple[int, int], side: int) -> int:
 def choose_resolution(size: Size, candidates: Sequence[Size]) -> Size:
     """The candidate that keeps most of the image's pixels, then the one that wastes least, then the first.
 
-    The kept area is that of the image scaled to fit (sides rounded down), at most its own. Where every scaled side
-    would round to 0 (about 1:3500 and thinner; the published code fails there) sides count as at least 1.
+    The kept area is that of the image scaled to fit (sides rounded down), at most its own. A scaled side counts as at
+    least 1 pixel: the published code fails where every candidate rounds a side to 0 (about 1:3500 and thinner), and
+    elsewhere the choice is the same, because a candidate that keeps a whole pixel of that side keeps more.
     """
-    for smallest in (0, 1):
-        best: Size | None = None
-        best_key = (0, 0)
-        for candidate in candidates:
-            kept = _kept_area(size, candidate, smallest)
-            key = (kept, kept - candidate[0] * candidate[1])  # second: minus the wasted area
-            if kept > 0 and (best is None or key > best_key):
-                best, best_key = candidate, key
-        if best is not None:
-            return best
-    raise AssertionError("no candidate resolutions")
 
+    def kept_then_wasted(candidate: Size) -> tuple[int, int]:
+        scale = min(candidate[0] / size[0], candidate[1] / size[1])
+        width, height = (max(int(side * scale), 1) for side in size)
+        kept = min(width * height, size[0] * size[1])
+        return kept, kept - candidate[0] * candidate[1]
 
-def _kept_area(size: Size, candidate: Size, smallest: int) -> int:
-    scale = min(candidate[0] / size[0], candidate[1] / size[1])
-    width, height = (max(int(side * scale), smallest) for side in size)
-    return min(width * height, size[0] * size[1])
+    return max(candidates, key=kept_then_wasted)  # the first of equals
 
 
 def fit(size: Size, canvas: Size) -> tuple[Size, Size]:
