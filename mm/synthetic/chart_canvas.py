@@ -139,7 +139,7 @@ class Canvas:
         painter = ImageDraw.Draw(image)
         for label in self.labels:
             if label.angle == 0:
-                painter.text((label.x, round(label.y)), label.text, label.ink, label.pen.font, anchor="ls")
+                label.pen.draw(painter, label.x, round(label.y), label.text, label.ink)
             else:
                 _draw_turned(image, label)
         return image

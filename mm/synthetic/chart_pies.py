@@ -1,0 +1,174 @@
+"""Pie and donut charts on a canvas."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mm.synthetic.chart_axes import LegendKey, NoRoomError, Typeset, place_title, reserve_legend
+from mm.synthetic.chart_canvas import Canvas, Rect
+from mm.synthetic.chart_data import ChartData
+from mm.synthetic.chart_styles import Look, contrast
+from mm.synthetic.dice import Dice
+from mm.synthetic.fonts import Pen
+from mm.synthetic.page import Colour
+
+
+@dataclass(frozen=True)
+class PiePlan:
+    """What is drawn of a pie. ``figures`` is what is printed: "", "percent", "value" or "both"."""
+
+    donut: bool
+    labels: str  # "legend", "outside" or "inside"
+    figures: str
+    figures_at: str  # "slice" (on it), "label" (behind the name)
+    legend: str  # side of the legend
+    percent_decimals: int
+
+
+def percents(data: ChartData, decimals: int) -> list[str]:
+    """Share of each slice as printed."""
+    total = sum(data.values[0])
+    return [f"{100 * value / total:.{decimals}f}%" for value in data.values[0]]
+
+
+def figures(data: ChartData, plan: PiePlan) -> list[str]:
+    """What is printed for each slice."""
+    shares = percents(data, plan.percent_decimals)
+    values = [data.number(value) for value in data.values[0]]
+    match plan.figures:
+        case "percent":
+            return shares
+        case "value":
+            return values
+        case "both":
+            return [f"{value} ({share})" for value, share in zip(values, shares, strict=True)]
+        case _:
+            return [""] * len(values)
+
+
+def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: PiePlan, dice: Dice) -> None:
+    """Draw the whole chart.
+
+    Raises:
+        NoRoomError: something does not fit.
+    """
+    em, names, numbers = pens.em, data.categories, figures(data, plan)
+    if len(names) > len(look.palette):
+        raise NoRoomError("colours")
+    pad = em * dice.uniform(0.4, 1.0)
+    box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
+    box = place_title(canvas, look, pens, data.title, box, at_bottom=dice.chance(0.05))
+    joint = dice.pick([" {}", " ({})", ": {}", ", {}"]) if plan.figures != "both" else dice.pick([" {}", ": {}"])
+    full = [name + joint.format(number) if plan.figures and plan.figures_at == "label" else name
+            for name, number in zip(names, numbers, strict=True)]  # fmt: skip
+    colours = list(look.palette[: len(names)])
+    legend = corner = None
+    if plan.labels == "legend":
+        kind = dice.pick(["box", "box", "dot"])
+        keys = [LegendKey(text, colour, kind) for text, colour in zip(full, colours, strict=True)]
+        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice)
+    x0, y0, x1, y1 = box
+    out = 0.35 * em
+    side = 0.0
+    if plan.labels == "outside":
+        side, out = max(map(pens.body.width, full)) + 0.9 * em, 1.6 * em
+    elif plan.figures and plan.figures_at == "out":
+        side, out = max(map(pens.body.width, numbers)) + 0.6 * em, 1.5 * em
+    radius = min((x1 - x0) / 2 - max(side, out), (y1 - y0) / 2 - out)
+    if radius < 3.2 * em:
+        raise NoRoomError("pie")
+    radius *= dice.uniform(0.88, 1.0)
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+    hole = dice.uniform(0.4, 0.68) if plan.donut else 0.0
+    middles = _slices(canvas, look, data, colours, centre, radius, hole, dice)
+    if hole:
+        inner = radius * hole
+        canvas.ellipse((centre[0] - inner, centre[1] - inner, centre[0] + inner, centre[1] + inner), look.paper)
+    around = full if plan.labels == "outside" else numbers if plan.figures and plan.figures_at == "out" else []
+    _outside(canvas, look, pens.body, around, middles, centre, radius, plan.labels == "outside" and dice.chance(0.35))
+    inside = [""] * len(names)
+    if plan.labels == "inside":
+        inside = [name for name in names]
+    if plan.figures and plan.figures_at == "slice":
+        inside = [f"{a}\n{b}" if a else b for a, b in zip(inside, numbers, strict=True)]
+    _inside(canvas, pens.body, inside, colours, middles, centre, radius, hole)
+    if legend is not None and corner is not None:
+        legend.draw(canvas, look, *corner)
+
+
+def _slices(
+    canvas: Canvas, look: Look, data: ChartData, colours: Sequence[Colour], centre: tuple[float, float], radius: float, hole: float,
+    dice: Dice
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Draw the slices; returns the middle angle of each (radians, clockwise from three o'clock) and its width."""
+    total = sum(data.values[0])
+    start = dice.pick([-90.0, -90.0, 0.0, dice.uniform(0, 360)])
+    turn = 1.0 if start == -90.0 or dice.chance(0.3) else -1.0
+    exploded = dice.integer(0, len(colours) - 1) if dice.chance(0.08) and not hole else -1
+    lines = dice.pick([None, (255, 255, 255), look.paper, look.edge])
+    width = max(1.0, radius / dice.uniform(50, 110))
+    middles, edges, angle = [], [], start
+    for index, (value, colour) in enumerate(zip(data.values[0], colours, strict=True)):
+        sweep = 360.0 * value / total * turn
+        middle = math.radians(angle + sweep / 2)
+        middles.append((middle, math.radians(abs(sweep))))
+        shift = 0.08 * radius if index == exploded else 0.0
+        at = (centre[0] + shift * math.cos(middle), centre[1] + shift * math.sin(middle))
+        canvas.slice(at, radius, min(angle, angle + sweep), max(angle, angle + sweep), colour)
+        edges.append(math.radians(angle))
+        angle += sweep
+    if lines is not None and exploded < 0:
+        for edge in edges:
+            canvas.line(
+                [centre, (centre[0] + radius * math.cos(edge), centre[1] + radius * math.sin(edge))], lines, width
+            )
+    return middles
+
+
+def _outside(
+    canvas: Canvas, look: Look, pen: Pen, texts: Sequence[str], middles: Sequence[tuple[float, float]], centre: tuple[float, float],
+    radius: float, leaders: bool
+) -> None:  # fmt: skip
+    """Texts around the pie."""
+    em = pen.size
+    for text, (middle, _) in zip(texts, middles, strict=False):
+        cos, sin = math.cos(middle), math.sin(middle)
+        reach = radius + (0.9 if leaders else 0.45) * em
+        x, y = centre[0] + reach * cos, centre[1] + reach * sin
+        if leaders:
+            canvas.line([(centre[0] + radius * cos, centre[1] + radius * sin), (x, y)], look.soft, max(1.0, em / 16))
+        if abs(cos) < 0.2:
+            canvas.text(x, y, text, pen, look.soft, "mt" if sin > 0 else "mb")
+        else:
+            canvas.text(
+                x + (0.15 if cos > 0 else -0.15) * em,
+                y + 0.35 * em * sin,
+                text,
+                pen,
+                look.soft,
+                "lm" if cos > 0 else "rm",
+            )
+
+
+def _inside(
+    canvas: Canvas, pen: Pen, texts: Sequence[str], colours: Sequence[Colour], middles: Sequence[tuple[float, float]],
+    centre: tuple[float, float], radius: float, hole: float
+) -> None:  # fmt: skip
+    """Texts on the slices, one or two lines each; all must fit theirs."""
+    em = pen.size
+    for text, colour, (middle, sweep) in zip(texts, colours, middles, strict=True):
+        if not text:
+            continue
+        lines = text.split("\n")
+        width, height = max(map(pen.width, lines)), 1.15 * em * len(lines)
+        reach = radius * ((1 + hole) / 2 if hole else 0.66)
+        arc = 2 * reach * math.sin(min(sweep, math.pi) / 2)
+        ring = radius * (1 - hole) if hole else 0.68 * radius
+        flat = abs(math.cos(middle))  # 1: the radius runs level
+        along, across = width * flat + height * (1 - flat), height * flat + width * (1 - flat)
+        if along > ring * (1.0 if hole else 1.05) or across > arc:
+            raise NoRoomError("text on a slice")
+        ink = max(((255, 255, 255), (0, 0, 0)), key=lambda shade: contrast(shade, colour))
+        x, y = centre[0] + reach * math.cos(middle), centre[1] + reach * math.sin(middle)
+        for index, line in enumerate(lines):
+            canvas.text(x, y + 1.15 * em * (index - (len(lines) - 1) / 2), line, pen, ink, "mm")

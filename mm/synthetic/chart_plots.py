@@ -1,0 +1,379 @@
+"""Bar and line charts on a canvas."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mm.synthetic.chart_axes import (
+    CategoryLabels,
+    Legend,
+    LegendKey,
+    NoRoomError,
+    Typeset,
+    ValueAxis,
+    fit_categories,
+    make_axis,
+    place_title,
+    reserve_legend,
+)
+from mm.synthetic.chart_canvas import Canvas, Point, Rect
+from mm.synthetic.chart_data import ChartData
+from mm.synthetic.chart_styles import Look, contrast
+from mm.synthetic.dice import Dice
+from mm.synthetic.fonts import Pen
+from mm.synthetic.page import Colour
+
+
+@dataclass(frozen=True)
+class PlotPlan:
+    """What is drawn of a bar or line chart."""
+
+    shape: str  # "bar" or "line"
+    horizontal: bool
+    stacked: bool
+    printed: bool  # every value stands at its mark
+    legend: str  # "", right, left, top, bottom, inside or ends
+    many_colours: bool  # a colour for each bar of a single series
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A placed plot: where the scales run, in pixels."""
+
+    box: Rect
+    axis: ValueAxis
+    horizontal: bool
+    centres: tuple[float, ...]  # of the categories
+    slot: float
+
+    def value(self, value: float) -> float:
+        """Pixel of a value along the value axis."""
+        x0, y0, x1, y1 = self.box
+        share = self.axis.at(value)
+        return x0 + share * (x1 - x0) if self.horizontal else y1 - share * (y1 - y0)
+
+
+def series_colours(look: Look, data: ChartData, plan: PlotPlan) -> list[Colour]:
+    """A colour a series, or a colour a bar."""
+    count = len(data.categories) if plan.many_colours else len(data.series)
+    if count > len(look.palette):
+        raise NoRoomError("colours")
+    return list(look.palette[:count])
+
+
+def _axis(data: ChartData, plan: PlotPlan, wanted: int, snug: bool) -> ValueAxis:
+    values = [value for row in data.values for value in row]
+    if plan.stacked:
+        values = [sum(column) for column in zip(*data.values, strict=True)]
+    headroom = 0.0 if plan.stacked or not plan.printed else 0.16 if plan.horizontal else 0.1
+    far = plan.shape == "line" and min(values) > 0.45 * max(values)
+    return make_axis(values, wanted=wanted, from_zero=not far, snug=snug, headroom=headroom)
+
+
+def _tick_texts(axis: ValueAxis, data: ChartData, bare: bool) -> list[str]:
+    texts = []
+    for tick in axis.ticks:
+        body = f"{abs(tick):,.{axis.decimals}f}".replace(",", data.thousands)
+        sign = "-" if tick < 0 else ""
+        texts.append(sign + body if bare else f"{sign}{data.prefix}{body}{data.suffix}")
+    return texts
+
+
+def draw_axes_chart(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: PlotPlan, dice: Dice) -> Plot:
+    """Draw the whole chart; returns where its plot lies.
+
+    Raises:
+        NoRoomError: something does not fit.
+    """
+    em = pens.em
+    pad = em * dice.uniform(0.4, 1.1)
+    box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
+    box = place_title(canvas, look, pens, data.title, box, at_bottom=dice.chance(0.04))
+    colours = series_colours(look, data, plan)
+    keys = _legend_keys(data, plan, colours, dice)
+    legend = corner = None
+    if plan.legend in {"right", "left", "top", "bottom"}:
+        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice)
+    elif plan.legend == "ends":
+        wide = max(pens.body.width(name) for name in data.series) + 0.6 * em
+        box = (box[0], box[1], box[2] - wide, box[3])
+    box = _axis_titles(canvas, look, pens, data, plan, box, dice)
+    plot, ticks, labels = _fit_plot(pens, data, plan, box, dice)
+    hidden = plan.printed and dice.chance(0.25)
+    _draw_frame(canvas, look, pens, plot, [] if hidden else ticks, labels, data)
+    if plan.shape == "bar":
+        _draw_bars(canvas, look, pens.body, data, plan, plot, colours, dice)
+    else:
+        _draw_lines(canvas, look, pens.body, data, plan, plot, keys, dice)
+    if plan.legend == "inside":
+        legend, corner = _legend_inside(pens.body, look, data, plan, plot, keys)
+    if legend is not None and corner is not None:
+        legend.draw(canvas, look, *corner)
+    return plot
+
+
+def _legend_keys(data: ChartData, plan: PlotPlan, colours: list[Colour], dice: Dice) -> list[LegendKey]:
+    if plan.shape == "bar":
+        return [LegendKey(name, colour, "box") for name, colour in zip(data.series, colours, strict=False)]
+    kind = dice.pick(["line", "marker", "marker"])
+    dashed = dice.chance(0.2)
+    return [LegendKey(name, colour, kind, 12.0 * (0, 0.6, 0.3)[index % 3] if dashed else 0.0)
+            for index, (name, colour) in enumerate(zip(data.series, colours, strict=False))]  # fmt: skip
+
+
+def _axis_titles(
+    canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: PlotPlan, box: Rect, dice: Dice
+) -> Rect:
+    """Write the axis titles; which one is below depends on the direction of the bars."""
+    x0, y0, x1, y1 = box
+    below, beside = (
+        (data.value_title, data.category_title) if plan.horizontal else (data.category_title, data.value_title)
+    )
+    pen = pens.axis
+    if below:
+        if pen.width(below) > x1 - x0:
+            raise NoRoomError("axis title")
+        canvas.text((x0 + x1) / 2, y1, below, pen, look.ink, "mb")
+        y1 -= 1.35 * pen.size
+    if beside:
+        if dice.chance(0.12) and pen.width(beside) < 0.6 * (x1 - x0):  # flat, above the axis
+            canvas.text(x0, y0 + pen.ascent, beside, pen, look.ink, "ls")
+            y0 += 1.7 * pen.size
+        else:
+            if pen.width(beside) > y1 - y0:
+                raise NoRoomError("axis title")
+            canvas.text(x0, (y0 + y1) / 2, beside, pen, look.ink, "mt", 90.0)
+            x0 += 1.45 * pen.size
+    return (x0, y0, x1, y1)
+
+
+def _fit_plot(
+    pens: Typeset, data: ChartData, plan: PlotPlan, box: Rect, dice: Dice
+) -> tuple[Plot, list[str], CategoryLabels | None]:
+    """The plot's box, tick texts and labels below it (None where the categories stand at the left)."""
+    em, pen, count = pens.em, pens.body, len(data.categories)
+    x0, y0, x1, y1 = box
+    snug, bare = dice.chance(0.45), dice.chance(0.5)
+    edge = plan.shape == "line" and dice.chance(0.35)  # the first point lies on the axis
+    for wanted in range(dice.integer(3, 8), 1, -1):
+        axis = _axis(data, plan, wanted, snug)
+        ticks = _tick_texts(axis, data, bare)
+        widest = max(map(pen.width, ticks))
+        pixels_a_tick = (axis.ticks[1] - axis.ticks[0]) / (axis.high - axis.low)
+        labels = None
+        if plan.horizontal:
+            left = max(map(pen.width, data.categories)) + 0.7 * em
+            inner = (x0 + left, y0 + 0.3 * em, x1 - max(0.5 * em, pen.width(ticks[-1]) / 2), y1 - 1.6 * em)
+            spacing, needed = pixels_a_tick * (inner[2] - inner[0]), widest + 0.8 * em
+        else:
+            inner_x0, inner_x1 = x0 + widest + 0.8 * em, x1 - 0.4 * em
+            slot = (inner_x1 - inner_x0) / (count - 1 if edge and count > 1 else count)
+            labels = fit_categories(data.categories, pen, slot, 0.42 * (y1 - y0), dice)
+            if edge or labels.angle == 0:
+                inner_x1 -= 0.0 if not edge else pen.width(data.categories[-1]) / 2
+            inner = (inner_x0, y0 + 0.5 * em, inner_x1, y1 - labels.height - 0.6 * em)
+            spacing, needed = pixels_a_tick * (inner[3] - inner[1]), 1.35 * em
+        if spacing >= needed:
+            break
+    else:
+        raise NoRoomError("ticks")
+    width, height = inner[2] - inner[0], inner[3] - inner[1]
+    if width < 6 * em or height < 5 * em:
+        raise NoRoomError("plot")
+    if plan.horizontal:
+        slot = height / count
+        if slot < 1.25 * em:
+            raise NoRoomError("bars")
+        order = range(count) if dice.chance(0.6) else range(count - 1, -1, -1)
+        centres = tuple(inner[1] + slot * (place + 0.5) for place in order)
+    elif edge and count > 1:
+        slot = width / (count - 1)
+        centres = tuple(inner[0] + slot * index for index in range(count))
+    else:
+        slot = width / count
+        centres = tuple(inner[0] + slot * (index + 0.5) for index in range(count))
+    return Plot(inner, axis, plan.horizontal, centres, slot), ticks, labels
+
+
+def _draw_frame(
+    canvas: Canvas,
+    look: Look,
+    pens: Typeset,
+    plot: Plot,
+    ticks: Sequence[str],
+    labels: CategoryLabels | None,
+    data: ChartData,
+) -> None:
+    """Background, grid, axes, ticks and their labels. Without ``ticks`` the value axis is not drawn."""
+    x0, y0, x1, y1 = plot.box
+    em, pen, thin = pens.em, pens.body, max(1.0, pens.em / 16)
+    if look.plot != look.paper:
+        canvas.rect(plot.box, look.plot)
+    dash = 0.35 * em if look.grid_dash else 0.0
+    length = {"out": 0.3 * em, "in": -0.3 * em, "": 0.0}[look.ticks]
+    places = [plot.value(tick) for tick in plot.axis.ticks]
+    for place, text in zip(places, ticks, strict=False):
+        if plot.horizontal:
+            if look.grid is not None:
+                canvas.line([(place, y0), (place, y1)], look.grid, thin, dash)
+            if length:
+                canvas.line([(place, y1), (place, y1 + length)], look.spine, thin)
+            canvas.text(place, y1 + 0.5 * em, text, pen, look.soft, "mt")
+        else:
+            if look.grid is not None:
+                canvas.line([(x0, place), (x1, place)], look.grid, thin, dash)
+            if length:
+                canvas.line([(x0 - length, place), (x0, place)], look.spine, thin)
+            canvas.text(x0 - 0.5 * em, place, text, pen, look.soft, "rm")
+    for place in plot.centres:
+        if look.grid is not None and look.grid_axis == "both" and ticks:
+            line = [(x0, place), (x1, place)] if plot.horizontal else [(place, y0), (place, y1)]
+            canvas.line(line, look.grid, thin, dash)
+        if length:
+            line = [(x0 - length, place), (x0, place)] if plot.horizontal else [(place, y1), (place, y1 + length)]
+            canvas.line(line, look.spine, thin)
+    sides = {"l": [(x0, y0), (x0, y1)], "b": [(x0, y1), (x1, y1)], "t": [(x0, y0), (x1, y0)], "r": [(x1, y0), (x1, y1)]}
+    for side in look.spines:
+        if ticks or side == ("l" if plot.horizontal else "b"):
+            canvas.line(sides[side], look.spine, thin)
+    if plot.axis.low < 0 < plot.axis.high:
+        zero = plot.value(0.0)
+        canvas.line([(zero, y0), (zero, y1)] if plot.horizontal else [(x0, zero), (x1, zero)], look.soft, thin)
+    if labels is not None:
+        labels.draw(canvas, pen, look.soft, plot.centres, y1 + 0.4 * em)
+    else:
+        for name, place in zip(data.categories, plot.centres, strict=True):
+            canvas.text(x0 - 0.5 * em, place, name, pen, look.soft, "rm")
+
+
+def _draw_bars(
+    canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, colours: list[Colour], dice: Dice
+) -> None:
+    em, lanes = pen.size, 1 if plan.stacked else len(data.series)
+    fill = dice.uniform(0.5, 0.92)
+    thickness = plot.slot * fill / lanes
+    if thickness < 3 or (plan.printed and plan.horizontal and thickness < 0.95 * em):
+        raise NoRoomError("bars")
+    radius = 0.2 * thickness if dice.chance(0.07) else 0.0
+    inside = plan.stacked or (plan.printed and dice.chance(0.15))
+    base = [0.0] * len(data.categories)
+    for s, row in enumerate(data.values):
+        for c, value in enumerate(row):
+            lane = 0 if plan.stacked else s
+            start = plot.centres[c] - plot.slot * fill / 2 + lane * thickness
+            low, high = plot.value(max(base[c], plot.axis.low)), plot.value(base[c] + value)
+            base[c] += value if plan.stacked else 0.0
+            colour = colours[c if plan.many_colours else s]
+            gap = 0.06 * thickness if lanes > 1 and fill < 0.8 else 0.0
+            box = (
+                (low, start, high, start + thickness - gap)
+                if plan.horizontal
+                else (start, high, start + thickness - gap, low)
+            )
+            canvas.rect(box, colour, look.edge, max(1.0, em / 16), radius)
+            if plan.printed:
+                _bar_label(canvas, look, pen, data.number(value), box, plan.horizontal, value < 0, colour if inside else None,
+                           plan.stacked)  # fmt: skip
+
+
+def _bar_label(
+    canvas: Canvas,
+    look: Look,
+    pen: Pen,
+    text: str,
+    box: Rect,
+    horizontal: bool,
+    negative: bool,
+    fill: Colour | None,
+    centred: bool,
+) -> None:
+    """The number at the end of a bar, or on it where ``fill`` is its colour."""
+    x0, x1 = min(box[0], box[2]), max(box[0], box[2])
+    y0, y1 = min(box[1], box[3]), max(box[1], box[3])
+    em, width = pen.size, pen.width(text)
+    ink = look.soft if fill is None else max(((255, 255, 255), (0, 0, 0)), key=lambda shade: contrast(shade, fill))
+    if fill is not None:
+        along, across = (x1 - x0, y1 - y0) if horizontal else (y1 - y0, x1 - x0)
+        if (along < width + 0.3 * em or across < 0.95 * em) if horizontal else (along < 1.15 * em or across < width):
+            raise NoRoomError("number on a bar")
+        if centred:
+            canvas.text((x0 + x1) / 2, (y0 + y1) / 2, text, pen, ink, "mm")
+        elif horizontal:
+            canvas.text(
+                x0 + 0.3 * em if negative else x1 - 0.3 * em, (y0 + y1) / 2, text, pen, ink, "lm" if negative else "rm"
+            )
+        else:
+            canvas.text(
+                (x0 + x1) / 2, y1 - 0.3 * em if negative else y0 + 0.3 * em, text, pen, ink, "mb" if negative else "mt"
+            )
+    elif horizontal:
+        canvas.text(
+            x0 - 0.3 * em if negative else x1 + 0.3 * em, (y0 + y1) / 2, text, pen, ink, "rm" if negative else "lm"
+        )
+    else:
+        canvas.text(
+            (x0 + x1) / 2, y1 + 0.25 * em if negative else y0 - 0.25 * em, text, pen, ink, "mt" if negative else "ms"
+        )
+
+
+def _draw_lines(
+    canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, keys: list[LegendKey], dice: Dice
+) -> None:
+    em = pen.size
+    width = max(1.5, look.line_width * em)
+    shape = dice.pick(["circle", "circle", "square", "diamond", "triangle"])
+    same = dice.chance(0.6)
+    marked = keys[0].kind == "marker" or plan.printed or len(data.categories) < 3
+    for s, (row, key) in enumerate(zip(data.values, keys, strict=True)):
+        points = [(x, plot.value(value)) for x, value in zip(plot.centres, row, strict=True)]
+        if len(data.series) == 1 and dice.chance(0.12):
+            red, green, blue = (round(a + (b - a) * 0.65) for a, b in zip(key.colour, look.plot, strict=True))
+            floor = plot.box[3]
+            canvas.polygon([(points[0][0], floor), *points, (points[-1][0], floor)], (red, green, blue))
+        canvas.line(points, key.colour, width, key.dash * em / 12)
+        kind = shape if same else ("circle", "square", "triangle", "diamond")[s % 4]
+        for x, y in points if marked else ():
+            draw_marker(canvas, kind, (x, y), max(2.5, 0.27 * em), key.colour, look.edge)
+        if plan.printed:
+            for (x, y), value in zip(points, row, strict=True):
+                canvas.text(x, y - 0.5 * em, data.number(value), pen, look.soft, "ms")
+        if plan.legend == "ends":
+            canvas.text(points[-1][0] + 0.5 * em, points[-1][1], key.name, pen, key.colour, "lm")
+
+
+def draw_marker(canvas: Canvas, kind: str, centre: Point, size: float, colour: Colour, edge: Colour | None) -> None:
+    """A point of a line, about ``size`` pixels around its centre."""
+    x, y = centre
+    match kind:
+        case "circle":
+            canvas.ellipse((x - size, y - size, x + size, y + size), colour, edge)
+        case "square":
+            canvas.rect((x - 0.9 * size, y - 0.9 * size, x + 0.9 * size, y + 0.9 * size), colour, edge)
+        case "diamond":
+            canvas.polygon(
+                [(x, y - 1.2 * size), (x + 1.2 * size, y), (x, y + 1.2 * size), (x - 1.2 * size, y)], colour, edge
+            )
+        case _:
+            canvas.polygon(
+                [(x, y - 1.15 * size), (x + 1.1 * size, y + 0.85 * size), (x - 1.1 * size, y + 0.85 * size)],
+                colour,
+                edge,
+            )
+
+
+def _legend_inside(
+    pen: Pen, look: Look, data: ChartData, plan: PlotPlan, plot: Plot, keys: list[LegendKey]
+) -> tuple[Legend, tuple[float, float]]:
+    """A legend in a corner of the plot that no mark or number touches."""
+    em = pen.size
+    x0, y0, x1, y1 = plot.box
+    legend = Legend(keys, pen, stacked=True, width=0.6 * (x1 - x0), framed=look.legend_frame != "")
+    tops = [min(plot.value(value) for value in column) - (1.8 * em if plan.printed else 0.6 * em)
+            for column in zip(*data.values, strict=True)]  # fmt: skip
+    if plan.stacked:
+        tops = [plot.value(sum(column)) - 0.4 * em for column in zip(*data.values, strict=True)]
+    for x in (x1 - legend.width - 0.5 * em, x0 + 0.5 * em, (x0 + x1 - legend.width) / 2):
+        reach = [top for top, centre in zip(tops, plot.centres, strict=True)
+                 if x - plot.slot - 0.3 * em < centre < x + legend.width + plot.slot + 0.3 * em]  # fmt: skip
+        if y0 + 0.5 * em + legend.height < min(reach, default=y1):
+            return legend, (x, y0 + 0.5 * em)
+    raise NoRoomError("legend inside")

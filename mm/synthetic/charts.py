@@ -1,0 +1,217 @@
+"""Charts with questions: bars, lines and pies in the looks of common charting programs, drawn with Pillow only."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from mm.synthetic.chart_axes import NoRoomError, Typeset, ValueAxis, typeset
+from mm.synthetic.chart_canvas import Canvas
+from mm.synthetic.chart_data import DIMENSIONS, ChartData, draw_data, draw_labels
+from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
+from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart, series_colours
+from mm.synthetic.chart_questions import Reading, chart_turns
+from mm.synthetic.chart_styles import Look, colour_name, draw_look
+from mm.synthetic.degrade import finish
+from mm.synthetic.dice import Dice
+from mm.synthetic.fonts import FontSet
+from mm.synthetic.page import Colour
+from mm.synthetic.sample import Sample
+from mm.synthetic.style import TILE, Style, view_scale
+from mm.synthetic.words import Lexicon, lexicon
+
+KINDS = ("bar", "line_chart", "pie")
+
+_GRIDS = {(2, 2): 4.2, (3, 2): 2.6, (3, 3): 1.6, (1, 1): 0.6, (2, 1): 0.5, (2, 3): 0.4, (4, 2): 0.3}
+"""Tiles across and down, and how often."""
+
+_BUDGET = 520  # characters of questions and answers
+
+
+def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:
+    """Draw a chart and ask about it.
+
+    Args:
+        kind: one of ``KINDS``.
+        rng: every draw comes from it: the same state gives the same sample.
+        fonts: what to write with; its split also chooses the words.
+        level: 0 (few marks, large text, clean) to 1 (everything).
+    """
+    dice, words = Dice(rng), lexicon(fonts.split)
+    for attempt in range(200):
+        try:
+            return _draw(kind, dice, words, fonts, level, ease=min(1.0, attempt / 30))
+        except NoRoomError:
+            continue
+    raise AssertionError(f"no {kind} fits its canvas")
+
+
+def draw_size(dice: Dice, level: float) -> tuple[int, int, int]:
+    """Width, height and pixels an em of a picture whose text is readable after tiling."""
+    across, down = dice.weighted(_GRIDS)
+    width, height = across * TILE, down * TILE
+    if dice.chance(0.5):
+        height = round(height * dice.uniform(0.74, 1.0))
+    else:
+        width = round(width * dice.uniform(0.74, 1.0))
+    zoom = dice.weighted({1.0: 5, dice.uniform(1.0, 1.8): 3.5, dice.uniform(0.7, 1.0): 1.5})
+    width, height = round(width * zoom), round(height * zoom)
+    readable = dice.uniform(12.5, 17.0 if dice.chance(0.8) else 20.0) + 2.0 * (1.0 - level)
+    return width, height, max(9, round(readable / view_scale(width, height)))
+
+
+def _draw(kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, ease: float) -> Sample:
+    width, height, em = draw_size(dice, level)
+    look = draw_look(dice, fonts, level)
+    pens = typeset(fonts, look, em, dice)
+    smooth = 2 if kind != "bar" and dice.chance(0.85) and width * height < 600_000 else 1
+    canvas = Canvas(width, height, look.paper, smooth)
+    draw = _draw_pie if kind == "pie" else _draw_plot
+    reading = draw(kind, canvas, look, pens, dice, words, level, ease)
+    if not canvas.inside() or canvas.crowded():
+        raise NoRoomError("text")
+    strangers = draw_labels(dice, words, dice.pick(list(DIMENSIONS)), 3, 12)
+    turns = chart_turns(reading, dice, strangers, budget=_BUDGET)
+    image, glyphs = finish(canvas.picture(), canvas.glyphs(), _as_style(look, fonts, em), dice, 0.6 * level)
+    data = reading.data
+    fields = {"title": data.title, "kind": reading.kind}
+    if len(data.series) == 1:
+        fields |= dict(zip(data.categories, reading.texts[0], strict=True))
+    return Sample(image, turns, glyphs, canvas.transcription(), {k: v for k, v in fields.items() if v}, kind)
+
+
+def _as_style(look: Look, fonts: FontSet, em: int) -> Style:
+    """What the simulation of cameras and printers needs to know."""
+    return Style(
+        fonts=fonts, face=look.face, head=look.face, em=em, pitch=1.2, bold_head=False, bold_keys=False, ink=look.ink, soft=look.soft,
+        accent=look.spine, panel=look.plot, paper=look.paper, coloured=True, dark=sum(look.paper) < 380, shaped=False,
+    )  # fmt: skip
+
+
+def _names(colours: Sequence[Colour], names: Sequence[str]) -> dict[str, str]:
+    """Colour names of the entries, where they are clear and used once."""
+    spelled = [colour_name(colour) for colour in colours]
+    return {
+        name: colour
+        for name, colour in zip(names, spelled, strict=False)
+        if colour is not None and spelled.count(colour) == 1
+    }
+
+
+def _count(dice: Dice, low: int, high: int, level: float, ease: float) -> int:
+    """A number of things, fewer at low levels and after failures."""
+    top = max(low, round(low + (high - low) * (0.35 + 0.65 * level) * (1.0 - 0.7 * ease)))
+    return dice.integer(low, top)
+
+
+def _draw_plot(
+    kind: str, canvas: Canvas, look: Look, pens: Typeset, dice: Dice, words: Lexicon, level: float, ease: float
+) -> Reading:
+    ems = canvas.width / pens.em
+    bar = kind == "bar"
+    horizontal = bar and dice.chance(0.36)
+    several = dice.chance(0.25 + 0.2 * level) if bar else dice.chance(0.3 + 0.3 * level)
+    num_series = dice.weighted({2: 5, 3: 3, 4: 0.8 if bar else 0.4}) if several else 1
+    stacked = bar and several and dice.chance(0.35)
+    room = int((canvas.height / pens.em - 4) / 1.5 if horizontal else (ems - 5) / 1.7)
+    if several and not stacked and bar:
+        room = room // num_series + 1
+    most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
+    data = draw_data(
+        dice, words, shape="bar" if bar else "line", num_categories=_count(dice, 2 if bar else 3, most, level, ease),
+        num_series=num_series, longest=max(4, min(18, int(ems * 0.3))),
+    )  # fmt: skip
+    printed = dice.chance(0.62 if stacked else 0.5 if num_series == 1 else 0.35 if bar else 0.0)
+    if not bar and len(data.categories) > ems / 2.6:
+        printed = False
+    legend = dice.weighted(
+        {"right": 4, "top": 2.5, "bottom": 2.5, "inside": 3, "left": 0.2, "ends": 0.0 if bar else 1.0}
+    )
+    if num_series == 1:
+        legend = dice.pick(["top", "bottom", "inside", "right"]) if dice.chance(0.1) else ""
+    many = bar and num_series == 1 and legend == "" and dice.chance(0.22)
+    plan = PlotPlan("bar" if bar else "line", horizontal, stacked, printed, legend, many)
+    plot = draw_axes_chart(canvas, look, pens, data, plan, dice)
+    names = data.categories if many else data.series
+    colours = _names(series_colours(look, data, plan), names) if num_series > 1 or many else {}
+    form = "bar chart" if bar else "line chart"
+    if several and bar:
+        form = ("stacked " if stacked else "grouped ") + form
+    texts, numbers, margin, decimals = read_values(data, plot.axis, printed)
+    titles = (data.value_title, data.category_title) if horizontal else (data.category_title, data.value_title)
+    return Reading(
+        data=data, kind="horizontal " + form if horizontal and not several else form, mark="bar" if bar else "point", texts=texts,
+        numbers=numbers, margin=margin, decimals=decimals, affixes=(data.prefix, data.suffix) if printed else ("", ""), shares=(),
+        x_title=titles[0], y_title=titles[1], colours=colours, marked=printed,
+    )  # fmt: skip
+
+
+def read_values(
+    data: ChartData, axis: ValueAxis, printed: bool
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[float, ...], ...], float, int]:
+    """Values as answered, as numbers, the smallest difference that shows, and the decimals of differences."""
+    if printed:
+        return (
+            tuple(tuple(map(data.number, row)) for row in data.values),
+            data.values,
+            10.0**-data.decimals / 2,
+            data.decimals,
+        )
+    numbers = tuple(tuple(map(axis.read, row)) for row in data.values)
+    decimals = next(d for d in range(10) if abs(round(axis.grain, d) - axis.grain) < 1e-9 * axis.grain)
+    texts = tuple(tuple(_plain(number, decimals, data.thousands) for number in row) for row in numbers)
+    return texts, numbers, 1.4 * axis.grain, decimals
+
+
+def _plain(number: float, decimals: int, thousands: str) -> str:
+    text = f"{number:,.{decimals}f}".replace(",", thousands)
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _draw_pie(
+    kind: str, canvas: Canvas, look: Look, pens: Typeset, dice: Dice, words: Lexicon, level: float, ease: float
+) -> Reading:
+    del kind
+    num = _count(dice, 2, 8, level, ease)
+    data = draw_data(
+        dice,
+        words,
+        shape="pie",
+        num_categories=num,
+        num_series=1,
+        longest=max(4, min(18, int(canvas.width / pens.em * 0.25))),
+    )
+    plan = PiePlan(
+        donut=dice.chance(0.28),
+        labels=dice.weighted({"legend": 6, "outside": 3, "inside": 1 - 0.5 * ease}),
+        figures=dice.weighted({"percent": 4, "value": 2, "both": 0.6, "": 2.4}),
+        figures_at=dice.weighted({"slice": 4, "label": 3.5, "out": 1.5}),
+        legend=dice.weighted({"right": 6, "bottom": 2, "left": 1, "top": 1}),
+        percent_decimals=dice.pick([0, 1, 1]),
+    )
+    if plan.labels == "inside" and plan.figures_at == "label" or plan.labels != "legend" and plan.figures_at == "out":
+        raise NoRoomError("figures")
+    draw_pie(canvas, look, pens, data, plan, dice)
+    decimals = plan.percent_decimals if plan.figures else 0
+    shares = percents(data, decimals)
+    by_value = plan.figures in {"value", "both"}
+    texts = tuple(map(data.number, data.values[0])) if by_value else tuple(shares)
+    numbers = data.values[0] if by_value else tuple(float(share[:-1]) for share in shares)
+    margin = 1.9 if not plan.figures else 10.0 ** -(data.decimals if by_value else decimals) / 2
+    return Reading(
+        data=data, kind="donut chart" if plan.donut else "pie chart", mark="slice", texts=(texts,), numbers=(numbers,), margin=margin,
+        decimals=data.decimals if by_value else decimals, affixes=(data.prefix, data.suffix) if by_value else ("", "%"),
+        shares=tuple(shares) if plan.figures != "value" else (), x_title=None, y_title=None,
+        colours=_names(look.palette[: len(data.categories)], data.categories), marked=False,
+    )  # fmt: skip
+
+
+def contact_sheet(samples: Sequence[Sample], columns: int, cell: tuple[int, int]) -> Image.Image:
+    """Pictures side by side, each in a cell of the given size, to look at."""
+    rows = -(-len(samples) // columns)
+    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), (120, 120, 120))
+    for index, sample in enumerate(samples):
+        picture = sample.image.copy()
+        picture.thumbnail((cell[0] - 6, cell[1] - 6))
+        sheet.paste(picture, (index % columns * cell[0] + 3, index // columns * cell[1] + 3))
+    return sheet
