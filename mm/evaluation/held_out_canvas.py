@@ -1,8 +1,8 @@
 """Paper, ink and camera of the held-out documents: rows of text on a sheet, and what a scanner or a phone does to it.
 
 A transcription has one line per printed row, cells of a row joined by one space, from left to right; drawn lines,
-boxes, bar codes and logos are not text. A row that would overflow the sheet or overlap its neighbour raises
-``DoesNotFitError`` and the renderer starts anew, so that a truth always names what can be seen.
+boxes, bar codes, logos, dotted leaders and rows of dashes are not text. A row that would overflow the sheet or overlap
+its neighbour raises ``DoesNotFitError`` and the renderer starts anew, so that a truth always names what can be seen.
 """
 
 import io
@@ -164,6 +164,11 @@ class Sheet:
     def text(self, text: str, font: Font, at: str = "l", *, ink: Colour | None = None) -> None:
         """Print a row of one cell at the left margin, in the middle ("m") or at the right margin ("r")."""
         self.row(Cell(text, font, {"l": self.left, "m": self.middle, "r": self.right}[at], at), ink=ink)
+
+    def decoration(self, text: str, font: Font) -> None:
+        """Print a row of dashes or stars; it is not transcribed."""
+        self.text(text, font, "m")
+        self.rows.pop()
 
     def ends(self, left: str, right: str, font: Font, *, edge: float | None = None) -> None:
         """Print a row of two cells, one at the left margin, one that ends at the right margin (or at ``edge``)."""

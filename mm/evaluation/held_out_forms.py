@@ -10,7 +10,7 @@ from functools import partial
 from numpy.random import Generator
 
 from mm.evaluation import held_out_words as words
-from mm.evaluation.held_out_canvas import Cell, Document, Font, Question, Sheet, compose
+from mm.evaluation.held_out_canvas import Cell, Document, DoesNotFitError, Font, Question, Sheet, compose
 from mm.evaluation.held_out_fields import MAKERS, draw_fields, field_questions
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.held_out_words import chance, pick
@@ -35,8 +35,13 @@ def _paper(rng: Generator, size: int, low: int, high: int) -> Sheet:
     return Sheet(int(rng.integers(low, high)), round(size * 1.6), ink=pick(rng, _INKS), paper=pick(rng, _PAPERS))
 
 
-def _fitting(text: str, font: Font, width: float) -> bool:
+def _fits(text: str, font: Font, width: float) -> bool:
     return float(font.getlength(text)) <= width
+
+
+def _check_fits(text: str, font: Font, width: float) -> None:
+    if not _fits(text, font, width):
+        raise DoesNotFitError(f"{text!r} leaves its box")
 
 
 def _ruled(rng: Generator, fonts: HeldOutFonts) -> Drawn:
@@ -76,13 +81,13 @@ def _boxed(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     rest = list(fields)
     while rest:
         wide = (
-            len(rest) == 1
-            or not all(_fitting(value, font, width - 2 * pad) for _, value in rest[:2])
-            or chance(rng, 0.15)
+            len(rest) == 1 or not all(_fits(value, font, width - 2 * pad) for _, value in rest[:2]) or chance(rng, 0.15)
         )
         group = [rest.pop(0)] if wide else [rest.pop(0), rest.pop(0)]
         top = sheet.y
         span = width * columns / len(group)
+        for _, value in group:
+            _check_fits(value, font, span - 2 * pad)
         sheet.space(size * 0.3)
         sheet.row(
             *(Cell(label, small, sheet.left + i * span + pad) for i, (label, _) in enumerate(group)), leading=1.35
@@ -118,6 +123,7 @@ def _grid(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         sheet.draw.rectangle((sheet.left, top, edge, bottom), outline=sheet.ink)
         sheet.draw.rectangle((edge, top, sheet.right, bottom), outline=sheet.ink)
         sheet.y = top + size * 0.5
+        _check_fits(value, pen.regular(size), sheet.right - edge - 1.5 * pad)
         sheet.row(Cell(label, font, sheet.left + pad), Cell(value, pen.regular(size), edge + pad))
         sheet.y = bottom
     return sheet, field_questions(rng, fields), "grid"

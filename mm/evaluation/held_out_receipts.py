@@ -40,7 +40,7 @@ def _thermal(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         sheet.text(f"{words.place(rng)} {words.postcode(rng)}", font, "m")
     if chance(rng, 0.4):
         sheet.text(f"{pick(rng, ('TEL', 'Tel:', 'Ph'))} {words.phone(rng)}", font, "m")
-    sheet.text(rule, font, "m")
+    sheet.decoration(rule, font)
     date = words.day(rng, 2015, 2031, short=chance(rng, 0.7))
     if chance(rng, 0.5):
         sheet.ends(date, words.clock(rng), font)
@@ -48,14 +48,14 @@ def _thermal(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         sheet.text(f"{pick(rng, ('Date:', 'DATE', 'Date'))} {date}", font)
     if chance(rng, 0.4):
         sheet.text(words.code(rng, pick(rng, _NUMBERS)), font)
-    sheet.text(rule, font, "m")
+    sheet.decoration(rule, font)
 
     upper = chance(rng, 0.5)
     entries = goods(rng, int(rng.integers(2, 9)), pick(rng, (food, food, thing)), 0.8, 30)
     prices = {entry.name.upper() if upper else entry.name: money.plain(entry.amount) for entry in entries}
     for name, amount in prices.items():
         sheet.ends(name, amount, font)
-    sheet.text(rule, font, "m")
+    sheet.decoration(rule, font)
     total = sum(entry.amount for entry in entries)
     if chance(rng, 0.4):
         tax = round(total * pick(rng, (0.05, 0.07, 0.08, 0.2)))

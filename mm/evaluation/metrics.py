@@ -4,7 +4,7 @@ Normalisation of a transcription (``normalize_transcription``), applied to both 
 
 1. Unicode NFC.
 2. Every run of spaces, tabs and no-break spaces is one space; rows are stripped; empty rows go.
-3. Decoration goes: a row of nothing but ``- = * _ . ~ #`` and spaces, and inside a row every run of three or more of
+3. Decoration goes: a row of nothing but ``- = * _ . ~ # +`` and spaces, and inside a row every run of three or more of
    one such character (dotted leaders, rules to write on). A run of leaders is a gap: it becomes one space.
 4. Line breaks stay, one ``\\n`` between two rows: a reader that loses the rows of a receipt is charged for it.
 5. Case, punctuation and accents stay.
@@ -24,8 +24,8 @@ import numpy as np
 
 AnswerKind = Literal["text", "amount"]
 
-_DECORATION_ROW = re.compile(r"[-=*_.~# ]*")
-_LEADERS = re.compile(r"([-=*_.~#])(?: ?\1){2,}")
+_DECORATION_ROW = re.compile(r"[-=*_.~#+ ]*")
+_LEADERS = re.compile(r"([-=*_.~#+])(?: ?\1){2,}")
 _BLANKS = re.compile(r"[^\S\n]+")
 _CURRENCY = re.compile(r"(?i)\b(?:usd|eur|gbp|chf|cad|aud)\b|[$€£]")
 _Z95 = 1.959963984540054  # the 97.5% point of the standard normal distribution

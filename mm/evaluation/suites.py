@@ -115,13 +115,8 @@ def evaluate(
         OptionError: an unknown task, or a number out of its range.
         ResourceError: held-out fonts are missing.
     """
-    for name, value, least in (("limit", limit, 1), ("control_limit", control_limit, 0), ("batch_size", batch_size, 1)):
-        if value < least:
-            raise OptionError(f"{name} is {value}; expected {least} or more")
     known = tuple(TASKS if documents is None else documents)
-    unknown = [name for name in tasks if name not in known]
-    if unknown or not tasks:
-        raise OptionError(f"unknown task {', '.join(map(repr, unknown)) or '(none)'}. Tasks: {', '.join(known)}")
+    _check_options(tasks, known, limit=limit, control_limit=control_limit, batch_size=batch_size)
     get = _renderer(HeldOutFonts.find(font_folders)) if documents is None else _stored(documents)
     counts = {name: limit if documents is None else min(limit, len(documents[name])) for name in tasks}
     total = sum(count + min(count, control_limit) for count in counts.values())
@@ -156,6 +151,17 @@ def evaluate(
     missing = "not asked for" if not tesseract else "not installed"
     beside_note = f"{version}, English, page mode 6" if version is not None else missing
     return Report(tuple(rows), settings, beside_note, tuple(answers))
+
+
+def _check_options(
+    tasks: Sequence[str], known: Sequence[str], *, limit: int, control_limit: int, batch_size: int
+) -> None:
+    for name, value, least in (("limit", limit, 1), ("control_limit", control_limit, 0), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise OptionError(f"{name} is {value}; expected {least} or more")
+    unknown = [name for name in tasks if name not in known]
+    if unknown or not tasks:
+        raise OptionError(f"unknown task {', '.join(map(repr, unknown)) or '(none)'}. Tasks: {', '.join(known)}")
 
 
 def _renderer(fonts: HeldOutFonts) -> Callable[[str, int], Document]:
