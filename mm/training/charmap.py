@@ -69,7 +69,9 @@ def _paint(
     return painted.reshape(rows, columns // 2, 2)
 
 
-def _covered(low: NDArray[np.float32], high: NDArray[np.float32], cell: float, count: int) -> tuple[list[int], list[int]]:
+def _covered(
+    low: NDArray[np.float32], high: NDArray[np.float32], cell: float, count: int
+) -> tuple[list[int], list[int]]:
     """First and one past the last cell whose centre lies in [low, high], at least the cell under the middle."""
     middle = np.floor((low + high) / 2 / cell)
     first = np.minimum(np.ceil(low / cell - 0.5), middle)

@@ -59,9 +59,7 @@ def evaluate(
     }
 
 
-def _tally(
-    tallies: dict[str, _Tally], kind: str, labels: NDArray[np.int16], errors: NDArray[np.bool_]
-) -> None:
+def _tally(tallies: dict[str, _Tally], kind: str, labels: NDArray[np.int16], errors: NDArray[np.bool_]) -> None:
     """Adds the answers of one row: labels (T,) and errors (T - 1,), where errors[t] is about labels[t + 1]."""
     answers = [(stop - start, int(errors[start - 1 : stop - 1].sum())) for start, stop in answer_runs(labels)]
     longest = max(range(len(answers)), key=lambda i: answers[i][0], default=-1)

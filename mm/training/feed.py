@@ -22,7 +22,7 @@ _MEMORY_SAMPLES = 8192  # the bucket mix follows about this many of the latest s
 class StepPlan:
     """The buckets of the coming steps: each bucket is used in proportion to what is rendered for it.
 
-    All ranks give the same counts to ``next_block`` and so take the same bucket in every step, which keeps them in step.
+    All ranks give the same counts to ``next_block`` and so take the same bucket in every step; none waits for another.
     """
 
     def __init__(self, rows: Iterable[int], seed: int) -> None:

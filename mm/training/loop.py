@@ -3,9 +3,9 @@
     mm train configs/nano_vl2.yaml --out runs/nano
     torchrun --nproc-per-node 4 -m mm.training.loop configs/nano_vl2.yaml --out runs/nano
 
-The learning rate is a function of the share of the schedule that is done, not of steps, so a run of a given time always
-ends cooled down, on any machine. A run that is stopped (Ctrl-C, SIGTERM, ``session_seconds``) saves its state and goes on
-from there when it is started again with the same ``state`` folder.
+The learning rate is a function of the share of the schedule that is done, not of steps, so a run of a given time
+always ends cooled down, on any machine. A run that is stopped (Ctrl-C, SIGTERM, ``session_seconds``) saves its state
+and goes on from there when it is started again with the same ``state`` folder.
 """
 
 import argparse
@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from mm.errors import MMError, ResourceError
-from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, load_processor, save_pretrained
+from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, save_pretrained
 from mm.hub import bundled_models
 from mm.language.moe import MoE, Router
+from mm.model import VisionLanguageModel
+from mm.processing.vl2 import VL2Processor
 from mm.training.evaluate import evaluate
 from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
 from mm.training.objective import Losses, Objective, TrainingBatch, initialize
@@ -68,7 +69,7 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
     begin = time.monotonic()
     ranks = Ranks()
     folder = _model_folder(recipe.model)
-    config, processor = load_config(folder), load_processor(folder)
+    config, processor = load_config(folder), VL2Processor.from_folder(folder)
     if ranks.is_main:
         _check_folder(session.out)
     resuming = session.state is not None and (session.state / STATE_FILE).exists()
@@ -136,10 +137,6 @@ class _Run:
                 module.dispatch = recipe.run.moe_dispatch
         objective.train()
         objective.model.decoder.rope.ensure(max(b.length for b in recipe.data.buckets), ranks.device)
-        self.forward: nn.Module = objective
-        if ranks.world > 1:
-            ids = [ranks.device.index] if ranks.device.type == "cuda" else None
-            self.forward = DistributedDataParallel(objective, device_ids=ids, broadcast_buffers=False)
         folder = session.out if ranks.is_main else None
         self.report = Report(folder, source.kinds, ranks.device, self.say)
         self.loads = torch.zeros(len(self.routers), *(self.routers[0].load.shape if self.routers else (1,)))
@@ -151,7 +148,7 @@ class _Run:
         if self.ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
-        if recipe.run.compile != "off":
+        if recipe.run.compile != "none":
             compile_blocks(self.objective.model, dynamic=recipe.run.compile == "dynamic")
             for index in range(len(recipe.data.buckets)):
                 self._backward(self._blank_batch(index), 1.0)
@@ -159,10 +156,10 @@ class _Run:
             self.say(f"compiled {len(recipe.data.buckets)} shapes in {time.monotonic() - begin:.1f} s")
         waited = self.source.wait(recipe.data.prefill, _PREFILL_TIMEOUT)
         self.ranks.barrier()
+        count = sum(p.numel() for p in self.objective.model.parameters())
         self.say(
-            f"{sum(p.numel() for p in self.objective.model.parameters()):,} parameters on {self.ranks.world} x "
-            f"{self.ranks.device}; {self.source.counts().sum()} samples ready after {time.monotonic() - self.begin:.0f} s "
-            f"(waited {waited:.0f} s for them)"
+            f"{count:,} parameters on {self.ranks.world} x {self.ranks.device}; {self.source.counts().sum()} samples "
+            f"ready after {time.monotonic() - self.begin:.0f} s (waited {waited:.0f} s for them)"
         )
 
     def loop(self, stopped: "_Flag") -> None:
@@ -207,7 +204,8 @@ class _Run:
                     last_saved = time.monotonic()
         finally:
             feeder.close()
-        self._flush(feeder.waited, self.source.counts().sum())
+        if self.report.steps:
+            self._flush(feeder.waited, self.source.counts().sum())
 
     def finish(self, model_folder: Path) -> dict[str, Any]:
         """Saves the state and the weights, evaluates, writes the summary."""
@@ -230,23 +228,29 @@ class _Run:
                     summary["evaluation_average"] = self._evaluate()
                     if _mean_error(summary["evaluation"]) < _mean_error(summary["evaluation_average"]):
                         self.average.swap()
-            save_pretrained(self.objective.model, self.session.out, source=model_folder, max_shard_bytes=MAX_SHARD_BYTES)
+            save_pretrained(
+                self.objective.model, self.session.out, source=model_folder, max_shard_bytes=MAX_SHARD_BYTES
+            )
             self.report.save_curve()
             (self.session.out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
             for name in ("evaluation", "evaluation_average"):
                 for key, scores in summary.get(name, {}).items():
                     self.say(f"{name} {key}: " + " ".join(f"{k} {v:.4g}" for k, v in scores.items()))
-            self.say(f"saved {self.session.out} at step {self.progress.step}, {100 * self.progress.done:.1f} % of the schedule")
+            done = 100 * self.progress.done
+            self.say(f"saved {self.session.out} at step {self.progress.step}, {done:.1f} % of the schedule")
         self.ranks.barrier()
         return summary
 
     def _step(self, batch: TrainingBatch, kinds: Tensor) -> None:
         recipe, progress = self.recipe, self.progress
+        if recipe.schedule.max_steps is not None:
+            progress.done = progress.step / recipe.schedule.max_steps
         factor = self._lr_factor()
         set_lr(self.optimizers, factor)
         loss = recipe.loss
         weight = loss.char_map_start + (loss.char_map_end - loss.char_map_start) * progress.done
         losses = self._backward(batch, weight)
+        self.ranks.average_gradients(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -260,7 +264,7 @@ class _Run:
 
     def _backward(self, batch: TrainingBatch, char_map_weight: float) -> Losses:
         with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            losses: Losses = self.forward(batch, char_map_weight)
+            losses: Losses = self.objective(batch, char_map_weight)
         losses.total.backward()
         return losses
 
@@ -323,7 +327,10 @@ class _Run:
         record = self.report.flush(facts, self.loads)
         self.loads.zero_()
         if not np.isfinite(record["answer"]):
-            raise ResourceError(f"training diverged before step {self.progress.step}: the loss is not a number. Lower the learning rates.")
+            raise ResourceError(
+                f"training diverged before step {self.progress.step}: the loss is not a number. Lower the learning "
+                "rates."
+            )
 
     def _save_state(self) -> None:
         assert self.session.state is not None
@@ -340,14 +347,16 @@ class _Run:
         )
 
     def _blank_batch(self, bucket: int) -> TrainingBatch:
-        shape, spec = self.recipe.data.buckets[bucket], self.objective.model.vision
-        size, grid = spec.patch_embed.img_size[0], spec.patch_embed.grid_size[0]  # type: ignore[union-attr, index]
+        shape, spec = self.recipe.data.buckets[bucket], self.source.processor.spec
+        size, grid = spec.image_size, spec.image_size // spec.patch_size
         device, rows = self.ranks.device, shape.rows
         labels = torch.full((rows, shape.length), -1, dtype=torch.int16, device=device)
         labels[:, 1] = 0
         return TrainingBatch(
             views=torch.zeros(rows, shape.views, size, size, 3, dtype=torch.uint8, device=device),
-            characters=torch.full((rows, shape.views, grid, grid, 2), IGNORED_CHARACTER, dtype=torch.uint8, device=device),
+            characters=torch.full(
+                (rows, shape.views, grid, grid, 2), IGNORED_CHARACTER, dtype=torch.uint8, device=device
+            ),
             source=torch.full((rows, shape.length), -3, dtype=torch.int16, device=device),
             labels=labels,
         )
@@ -392,7 +401,7 @@ def _stop_signals() -> Iterator[_Flag]:
             raise KeyboardInterrupt
         flag.set()
 
-    old: dict[int, Any] = {}
+    old: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             old[number] = signal.signal(number, ask)
@@ -405,14 +414,15 @@ def _stop_signals() -> Iterator[_Flag]:
             signal.signal(number, handler)
 
 
-def compile_blocks(model: nn.Module, *, dynamic: bool) -> None:
+def compile_blocks(model: VisionLanguageModel, *, dynamic: bool) -> None:
     """Compiles every encoder block and decoder layer in place; parameter names stay."""
     import torch._dynamo
 
     torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    for block in [*model.vision.blocks, *model.decoder.model.layers]:  # type: ignore[union-attr, misc, operator]
-        block.compile(dynamic=dynamic)  # type: ignore[operator]
+    for name in ("vision.blocks", "decoder.model.layers"):
+        for block in model.get_submodule(name).children():
+            block.compile(dynamic=dynamic)
 
 
 def _model_folder(name: str) -> Path:
@@ -458,7 +468,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--state", type=Path, help="folder for the resumable state")
     parser.add_argument("--warm-start", type=Path, help="model folder to begin from")
     parser.add_argument("--session-seconds", type=float, help="end this process within so many seconds")
-    parser.add_argument("--to-be-continued", action="store_true", help="keep the recipe's pace; do not finish the schedule")
+    parser.add_argument("--to-be-continued", action="store_true", help="keep the recipe's pace, do not finish")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
     options = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
 """The model as it is trained: the very modules of inference, a character-map head beside the encoder, and the losses.
 
-Letters: B rows, N views a row, V views of the step, P patches a view, M tokens a view, T tokens, D hidden size, G patches
-a side, C character classes.
+Letters: B rows, N views a row, V views of the step, P patches a view, G patches a side, M tokens a view, T tokens,
+D hidden size.
 """
 
 from dataclasses import dataclass

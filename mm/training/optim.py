@@ -23,8 +23,8 @@ _NEWTON_SCHULZ_STEPS = 5
 def orthogonalize(matrices: Tensor) -> Tensor:
     """Replaces every matrix of (E, R, C) by an approximation of its nearest semi-orthogonal matrix.
 
-    Singular values land in about 0.7..1.2, which is all that Muon needs. Computed in bfloat16 on accelerators, where the
-    iteration is as good and several times faster, and in float32 on the CPU.
+    Singular values land in about 0.7..1.2, which is all that Muon needs. Computed in bfloat16 on accelerators, where
+    the iteration is as good and several times faster, and in float32 on the CPU.
     """
     a, b, c = _NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -42,8 +42,8 @@ class Muon(torch.optim.Optimizer):
     """Momentum whose update is orthogonalised, for parameters of shape (R, C) or (E, R, C).
 
     Args:
-        groups: parameter groups; a group's ``parts`` (default 1) says into how many equal blocks of rows its matrices are
-            cut before orthogonalising (3 for a fused query-key-value projection).
+        groups: parameter groups; a group's ``parts`` (default 1) says into how many equal blocks of rows its matrices
+            are cut before orthogonalising (3 for a fused query-key-value projection).
         lr: step size; an update of an R x C matrix has spectral norm about ``lr * max(1, R / C) ** 0.5``.
         momentum: decay of the (Nesterov) momentum.
         weight_decay: decoupled decay.
@@ -59,7 +59,8 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.ndim not in (2, 3) or parameter.shape[-2] % group["parts"]:
-                    raise ValueError(f"Muon takes (stacks of) matrices, got {tuple(parameter.shape)} in {group['parts']} parts")
+                    shape = tuple(parameter.shape)
+                    raise ValueError(f"Muon takes (stacks of) matrices, got {shape} in {group['parts']} parts")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -77,7 +78,7 @@ class Muon(torch.optim.Optimizer):
             buffers = [self.state[p]["momentum"] for p in parameters]
             torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
             updates = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
-            directions = _orthogonalize_all(updates, group["parts"])
+            directions = _orthogonalize_all(list(updates), group["parts"])
             if group["weight_decay"]:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(parameters, directions, alpha=-group["lr"])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mm.devices import resolve_device
 
@@ -37,7 +37,9 @@ class Ranks:
             torch.cuda.set_device(self.device)
         if self.world > 1:
             dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
-            self._host = dist.new_group(backend="gloo")
+            host = dist.new_group(backend="gloo")
+            assert isinstance(host, dist.ProcessGroup)
+            self._host = host
 
     def close(self) -> None:
         """Leaves the group."""
@@ -48,6 +50,18 @@ class Ranks:
         """Sums a tensor on the device over all ranks, in place."""
         if self.world > 1:
             dist.all_reduce(tensor)
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Replaces every gradient by its mean over all ranks: one reduction of all of them, after the whole backward.
+
+        At 15 M parameters the transfer takes under a millisecond, so nothing is gained by overlapping it.
+        """
+        if self.world > 1:
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            flat = torch.cat([gradient.flatten() for gradient in gradients])
+            dist.all_reduce(flat)
+            pieces = (flat / self.world).split([gradient.numel() for gradient in gradients])
+            torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(pieces, gradients, strict=True)])
 
     def gather(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) numbers of every rank as (world, n), over the host: the device's queue is not waited for."""

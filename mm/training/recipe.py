@@ -1,4 +1,4 @@
-"""Training recipes: a YAML file read once into frozen dataclasses. An unknown or missing key is an error that names it."""
+"""Training recipes: a YAML file read once into frozen dataclasses. An unknown or missing key is an error."""
 
 import dataclasses
 import types
@@ -61,9 +61,10 @@ class BucketRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseRecipe:
-    """The mix of sample kinds that is rendered until the given share of the schedule is done."""
+    """The mix of sample kinds, and the range of their difficulty, that is rendered until a share of the schedule."""
 
     until: float
+    level: tuple[float, float]  # drawn uniformly for each sample; 0 is clean and short, 1 is everything
     kinds: Mapping[str, float]
 
 
@@ -103,7 +104,7 @@ class RunRecipe:
     """Precision, compilation, averaging and how often to report and save."""
 
     precision: typing.Literal["bf16", "float32"]
-    compile: typing.Literal["off", "static", "dynamic"]
+    compile: typing.Literal["none", "static", "dynamic"]
     moe_dispatch: typing.Literal["auto", "dense"]
     ema_decay: float  # per step; 0 keeps no average
     log_seconds: float
@@ -144,7 +145,9 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the recipe {path} cannot be read ({error.strerror}). Name a YAML file such as configs/nano_vl2.yaml.") from error
+        raise ConfigError(
+            f"the recipe {path} cannot be read ({error.strerror}). Name a YAML file such as configs/nano_vl2.yaml."
+        ) from error
     except yaml.YAMLError as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):

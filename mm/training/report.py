@@ -24,13 +24,15 @@ class Report:
         say: takes each line of text.
     """
 
-    def __init__(self, folder: Path | None, kinds: tuple[str, ...], device: torch.device, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, folder: Path | None, kinds: tuple[str, ...], device: torch.device, say: Callable[[str], None]
+    ) -> None:
         self._folder = folder
         self._kinds = kinds
         self._say = say
         self._sums = torch.zeros(len(_SCALARS) + 1, device=device)
         self._by_kind = torch.zeros(len(kinds), 4, device=device)  # rows with answers, their loss, tokens, wrong tokens
-        self._steps = 0
+        self.steps = 0
         self._rows = 0
         self._since = time.monotonic()
         self.curve: list[dict[str, Any]] = []
@@ -42,7 +44,7 @@ class Report:
         has_answer = (losses.row_tokens > 0).float()
         columns = torch.stack((has_answer, losses.row_loss, losses.row_tokens, losses.wrong.sum(dim=1)), dim=1)
         self._by_kind.index_add_(0, kinds, columns.float())
-        self._steps += 1
+        self.steps += 1
         self._rows += kinds.shape[0]
 
     @property
@@ -60,13 +62,13 @@ class Report:
         Returns:
             The record. ``answer`` is not a number when training diverged.
         """
-        sums = (self._sums / max(self._steps, 1)).tolist()
+        sums = (self._sums / max(self.steps, 1)).tolist()
         seconds = max(self.seconds, 1e-9)
         shares = (loads / loads.sum(dim=1, keepdim=True).clamp(min=1)).cpu()  # (L, E)
         record = {
             **facts,
             **dict(zip((*_SCALARS, "grad_norm"), sums, strict=True)),
-            "steps_per_second": self._steps / seconds,
+            "steps_per_second": self.steps / seconds,
             "samples_per_second": self._rows * facts["world"] / seconds,
             "expert_share": [float(shares.min()), float(shares.max())] if shares.numel() else [1.0, 1.0],
             "kinds": {
@@ -77,7 +79,7 @@ class Report:
         }
         self._sums.zero_()
         self._by_kind.zero_()
-        self._steps = self._rows = 0
+        self.steps = self._rows = 0
         self._since = time.monotonic()
         if self._folder is not None:
             self.curve.append({key: record[key] for key in ("step", "seconds", "progress", "lr", *_SCALARS)})
@@ -98,6 +100,7 @@ def _line(record: dict[str, Any]) -> str:
     return (
         f"step {record['step']} {100 * record['progress']:.1f}% {record['seconds']:.0f}s lr {record['lr']:.2f} "
         f"answer {record['answer']:.4f} char {record['character']:.3f}/{record['character_accuracy']:.3f} "
-        f"norm {record['grad_norm']:.2f} | {record['steps_per_second']:.1f} steps/s {record['samples_per_second']:.0f} rows/s "
-        f"reuse {record['reuse']:.2f} wait {record['wait_share']:.3f} experts {low:.3f}-{high:.3f} | {kinds}"
+        f"norm {record['grad_norm']:.2f} | {record['steps_per_second']:.1f} steps/s "
+        f"{record['samples_per_second']:.0f} rows/s reuse {record['reuse']:.2f} wait {record['wait_share']:.3f} "
+        f"experts {low:.3f}-{high:.3f} | {kinds}"
     )

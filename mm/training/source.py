@@ -11,7 +11,6 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
@@ -21,8 +20,8 @@ from numpy.typing import NDArray
 
 from mm.errors import ResourceError
 from mm.processing.vl2 import VL2Processor
+from mm.synthetic.documents import render
 from mm.synthetic.fonts import FontSet
-from mm.synthetic.render import render
 from mm.training.data import SampleEncoder
 from mm.training.recipe import PhaseRecipe, Recipe
 from mm.training.ring import Ring
@@ -31,9 +30,9 @@ _NICENESS = 10  # renderers yield to the process that feeds the device
 _MAX_FAILED_SHARE = 0.01
 
 
-def mix_at(phases: tuple[PhaseRecipe, ...], progress: float) -> Mapping[str, float]:
-    """Weights of the sample kinds at a point of the schedule."""
-    return next((phase.kinds for phase in phases if progress < phase.until), phases[-1].kinds)
+def phase_at(phases: tuple[PhaseRecipe, ...], progress: float) -> PhaseRecipe:
+    """What is rendered at a point of the schedule."""
+    return next((phase for phase in phases if progress < phase.until), phases[-1])
 
 
 def kinds_of(recipe: Recipe) -> tuple[str, ...]:
@@ -56,8 +55,8 @@ class _Job:
 class SampleSource:
     """Rings of training and evaluation samples of one rank.
 
-    With ``workers`` 0 the training set is fixed: ``prefill`` samples rendered by ``start`` in this process, the same for
-    the same seed. Otherwise processes render without end, with seeds that no earlier session used.
+    With ``workers`` 0 the training set is fixed: ``prefill`` samples rendered by ``start`` in this process, the same
+    for the same seed. Otherwise processes render without end, with seeds that no earlier session used.
 
     Args:
         recipe: the run.
@@ -71,10 +70,18 @@ class SampleSource:
     """
 
     def __init__(
-        self, recipe: Recipe, processor: VL2Processor, *, rank: int, session: int, num_workers: int, with_evaluation: bool
+        self,
+        recipe: Recipe,
+        processor: VL2Processor,
+        *,
+        rank: int,
+        session: int,
+        num_workers: int,
+        with_evaluation: bool,
     ) -> None:
         data = recipe.data
         self.recipe = recipe
+        self.processor = processor
         self.kinds = kinds_of(recipe)
         self.num_workers = num_workers
         folders = None if data.fonts is None else [data.fonts]
@@ -90,7 +97,9 @@ class SampleSource:
         spec = processor.spec
         grid = spec.image_size // spec.patch_size
         count = recipe.evaluation.samples * len(recipe.evaluation.kinds) if with_evaluation else 0
-        self._evaluation = tuple((kind, i) for i in range(recipe.evaluation.samples) for kind in recipe.evaluation.kinds)
+        self._evaluation = tuple(
+            (kind, i) for i in range(recipe.evaluation.samples) for kind in recipe.evaluation.kinds
+        )
         share = data.ring_gib * 2**30 / len(data.buckets)
         self.rings: list[Ring] = []
         self.evaluation_rings: list[Ring] = []
@@ -189,24 +198,23 @@ class SampleSource:
         self._render(job)
 
     def _render(self, job: _Job) -> None:
-        indices = {kind: index for index, kind in enumerate(self.kinds)}
         for kind, number in job.evaluation:
             assert self._held_out_fonts is not None
-            rng = np.random.default_rng((self.recipe.seed, 1, indices[kind], number))
-            self._add(kind, indices[kind], rng, self._held_out_fonts, job.evaluation_rings)
+            rng = np.random.default_rng((self.recipe.seed, 1, self.kinds.index(kind), number))
+            self._add(kind, rng, self._held_out_fonts, 1.0, job.evaluation_rings)
         rng = np.random.default_rng((*job.seed, 2))
         rendered = 0
         while not self._stop.value and (job.limit is None or rendered < job.limit):
-            mix = mix_at(self.recipe.data.phases, self._progress.value + self.recipe.data.look_ahead)
-            weights = np.array(list(mix.values()))
-            kind = list(mix)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-            self._add(kind, indices[kind], rng, self._fonts, job.rings)
+            phase = phase_at(self.recipe.data.phases, self._progress.value + self.recipe.data.look_ahead)
+            weights = np.array(list(phase.kinds.values()))
+            kind = list(phase.kinds)[int(rng.choice(len(weights), p=weights / weights.sum()))]
+            self._add(kind, rng, self._fonts, float(rng.uniform(*phase.level)), job.rings)
             rendered += 1
 
-    def _add(self, kind: str, index: int, rng: np.random.Generator, fonts: FontSet, rings: tuple[Ring, ...]) -> None:
+    def _add(self, kind: str, rng: np.random.Generator, fonts: FontSet, level: float, rings: tuple[Ring, ...]) -> None:
         """Renders one sample into its ring; what fails is counted and the first traceback kept."""
         try:
-            encoded = self._encoder.encode(render(kind, rng, fonts), index)
+            encoded = self._encoder.encode(render(kind, rng, fonts, level), self.kinds.index(kind))
             if encoded is None:
                 raise ResourceError(f"a sample of kind {kind!r} fits no bucket; add a longer one or lower max_tiles")
         except Exception:
@@ -220,7 +228,7 @@ class SampleSource:
 
 
 def _die_with_parent(parent: int) -> None:
-    """A renderer must not outlive a trainer that was killed (Linux; elsewhere daemon processes end with a clean exit)."""
+    """A renderer must not outlive a trainer that was killed (on Linux; elsewhere it ends with a clean exit only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:

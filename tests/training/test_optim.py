@@ -66,7 +66,12 @@ def test_muon_refuses_vectors_and_rows_that_do_not_divide() -> None:
 
 def test_hidden_matrices_go_to_muon_and_embeddings_heads_and_vectors_to_adamw() -> None:
     module = nn.ModuleDict(
-        {"embed_tokens": nn.Embedding(8, 4), "lm_head": nn.Linear(4, 8, bias=False), "fc": nn.Linear(4, 6), "qkv": nn.Linear(4, 12)}
+        {
+            "embed_tokens": nn.Embedding(8, 4),
+            "lm_head": nn.Linear(4, 8, bias=False),
+            "fc": nn.Linear(4, 6),
+            "qkv": nn.Linear(4, 12),
+        }
     )
     muon, adamw = build_optimizers(module, RECIPE)
     assert [[tuple(p.shape) for p in group["params"]] for group in muon.param_groups] == [[(6, 4)], [(12, 4)]]

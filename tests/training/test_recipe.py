@@ -37,7 +37,12 @@ def test_a_value_that_the_recipe_does_not_have_cannot_be_set(override: str) -> N
         ("data", "prefill", "many", r"recipe.data.prefill: got 'many', expected int"),
         ("optimizer", "adamw_betas", [0.9], r"recipe.optimizer.adamw_betas: expected 2 values, got 1"),
         ("schedule", "max_steps", 5, r"set exactly one of train_seconds and max_steps"),
-        ("data", "phases", [{"until": 0.5, "kinds": {"line": 1.0}}], r"the last phase must reach until: 1.0"),
+        (
+            "data",
+            "phases",
+            [{"until": 0.5, "level": [0.0, 1.0], "kinds": {"line": 1.0}}],
+            r"the last phase must reach until: 1.0",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, section: str, key: str, value: object, message: str) -> None:
