@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from mm.synthetic.chart_canvas import Canvas, Rect
 from mm.synthetic.chart_styles import Look
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import FontSet, Pen
+from mm.synthetic.fonts import Colour, FontSet, Pen
 from mm.synthetic.layout import wrap
-from mm.synthetic.page import Colour
 
 
 class NoRoomError(Exception):
@@ -37,7 +36,7 @@ class ValueAxis:
 
     @property
     def grain(self) -> float:
-        """What values are rounded to when they are read from the axis: 1, 2 or 5 times a power of ten, at most 1/40 of it."""
+        """What values are rounded to when read from the axis: 1, 2 or 5 times a power of ten, at most 1/40 of it."""
         raw = (self.high - self.low) / 40
         power = 10.0 ** math.floor(math.log10(raw) + 1e-9)
         return max(m * power for m in (1.0, 2.0, 5.0) if m * power <= raw * (1 + 1e-9))
@@ -74,8 +73,8 @@ def make_axis(values: Sequence[float], *, wanted: int, from_zero: bool, snug: bo
     ticks = tuple(
         round(index * step, 9) for index in range(first, last + 1) if start - 1e-9 <= index * step <= end + 1e-9
     )
-    if len(ticks) < 2:
-        raise NoRoomError("an axis with fewer than two ticks")
+    if len(ticks) < 3:
+        raise NoRoomError("an axis with fewer than three ticks")
     decimals = next((d for d in range(6) if abs(round(step, d) - step) < 1e-9 * step), 6)
     return ValueAxis(start, end, ticks, decimals)
 
@@ -96,9 +95,13 @@ def typeset(fonts: FontSet, look: Look, em: int, dice: Dice) -> Typeset:
     strong = face.bold if look.title_bold and face.bold is not None else face.regular
     title = round(em * dice.uniform(1.0, 1.35))
     axis_path = face.bold if face.bold is not None and dice.chance(0.12) else face.regular
-    shaped = dice.chance(0.4)  # kerning, as most programs do
-    return Typeset(em, fonts.pen(face.regular, em, shaped=shaped), fonts.pen(strong, title, shaped=shaped),
-                   fonts.pen(axis_path, round(em * dice.uniform(1.0, 1.12)), shaped=shaped))  # fmt: skip
+    shaped = dice.chance(0.15)  # kerning, as most programs do
+    return Typeset(
+        em,
+        fonts.pen(face.regular, em, shaped=shaped),
+        fonts.pen(strong, title, shaped=shaped),
+        fonts.pen(axis_path, round(em * dice.uniform(1.0, 1.12)), shaped=shaped),
+    )
 
 
 def place_title(canvas: Canvas, look: Look, pens: Typeset, title: str, box: Rect, at_bottom: bool) -> Rect:

@@ -1,4 +1,4 @@
-"""A sheet to draw charts and scenes on: smooth shapes first, then text at any angle, with the box of every character."""
+"""A sheet to draw charts and scenes on: smooth shapes, then text at any angle, with the box of every character."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from mm.synthetic.fonts import Pen
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour, Pen
 
 Point = tuple[float, float]
 Rect = tuple[float, float, float, float]
@@ -66,8 +65,12 @@ class Canvas:
                 steps = max(1, int(length / dash))
                 for index in range(0, steps, 2):
                     a, b = index / steps, min(1.0, (index + 1) / steps)
-                    piece = [start[0] + (end[0] - start[0]) * a, start[1] + (end[1] - start[1]) * a,
-                             start[0] + (end[0] - start[0]) * b, start[1] + (end[1] - start[1]) * b]  # fmt: skip
+                    piece = [
+                        start[0] + (end[0] - start[0]) * a,
+                        start[1] + (end[1] - start[1]) * a,
+                        start[0] + (end[0] - start[0]) * b,
+                        start[1] + (end[1] - start[1]) * b,
+                    ]
                     self.painter.line(self._grown(piece), ink, stroke)
             else:
                 self.painter.line(self._grown([*start, *end]), ink, stroke)
@@ -101,16 +104,19 @@ class Canvas:
     ) -> Rect:
         """Put a text; returns the upright box around it.
 
-        ``anchor`` names the point of the unrotated text that lies at (x, y) and about which it is turned: l, m or r, then
-        t (top of the capitals), m, s (baseline) or b (foot of ``p``).
+        ``anchor`` names the point of the unrotated text that lies at (x, y) and about which it is turned: l, m or r,
+        then t (top of the capitals), m, s (baseline) or b (foot of ``p``).
         """
         width = pen.width(text)
         u = {"l": 0.0, "m": -width / 2, "r": -width}[anchor[0]]
         v = {"t": pen.ascent, "m": pen.ascent / 2, "s": 0.0, "b": -pen.descent}[anchor[1]]
         cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
         start = (x + u * cos + v * sin, y - u * sin + v * cos)
-        corners = [(start[0] + a * cos + b * sin, start[1] - a * sin + b * cos)
-                   for a in (0.0, width) for b in (-pen.ascent, pen.descent)]  # fmt: skip
+        corners = [
+            (start[0] + a * cos + b * sin, start[1] - a * sin + b * cos)
+            for a in (0.0, width)
+            for b in (-pen.ascent, pen.descent)
+        ]
         xs, ys = [corner[0] for corner in corners], [corner[1] for corner in corners]
         box = (min(xs), min(ys), max(xs), max(ys))
         if text:
@@ -120,17 +126,22 @@ class Canvas:
     def inside(self, margin: float = 0.0) -> bool:
         """Whether every text lies within the picture."""
         return all(
-            label.box[0] >= margin and label.box[1] >= margin and label.box[2] <= self.width - margin
-            and label.box[3] <= self.height - margin for label in self.labels
-        )  # fmt: skip
+            label.box[0] >= margin
+            and label.box[1] >= margin
+            and label.box[2] <= self.width - margin
+            and label.box[3] <= self.height - margin
+            for label in self.labels
+        )
 
     def crowded(self) -> bool:
         """Whether two upright texts overlap."""
         boxes = np.array([label.box for label in self.labels if label.angle in (0.0, 90.0)]).reshape(-1, 4)
         overlap = (
-            (boxes[:, None, 0] < boxes[None, :, 2] - 0.5) & (boxes[None, :, 0] < boxes[:, None, 2] - 0.5)
-            & (boxes[:, None, 1] < boxes[None, :, 3] - 0.5) & (boxes[None, :, 1] < boxes[:, None, 3] - 0.5)
-        )  # fmt: skip
+            (boxes[:, None, 0] < boxes[None, :, 2] - 0.5)
+            & (boxes[None, :, 0] < boxes[:, None, 2] - 0.5)
+            & (boxes[:, None, 1] < boxes[None, :, 3] - 0.5)
+            & (boxes[None, :, 1] < boxes[:, None, 3] - 0.5)
+        )
         return int(overlap.sum()) > len(boxes)
 
     def picture(self) -> Image.Image:

@@ -98,11 +98,46 @@ _ORDERED = {
     "letter": 0.5,
     "cities": 0.5,
 }
-_NAMED = {"words": 6.0, "items": 3.0, "countries": 2.0, "cities": 1.5, "first_names": 1.5, "departments": 1.5, "products": 1.0,
-          "jobs": 1.0, "letter": 1.5, "numbered": 1.0, "codes": 1.2, "month": 1.5, "year": 1.5, "quarter": 1.0, "weekday": 0.8,
-          "ages": 0.6}  # fmt: skip
-_UNITS = ("%", "kg", "km", "units", "USD", "EUR", "hours", "mm", "t", "million", "thousand", "points", "days", "min", "MWh", "litres",
-          "$", "people", "per day", "ms")  # fmt: skip
+_NAMED = {
+    "words": 6.0,
+    "items": 3.0,
+    "countries": 2.0,
+    "cities": 1.5,
+    "first_names": 1.5,
+    "departments": 1.5,
+    "products": 1.0,
+    "jobs": 1.0,
+    "letter": 1.5,
+    "numbered": 1.0,
+    "codes": 1.2,
+    "month": 1.5,
+    "year": 1.5,
+    "quarter": 1.0,
+    "weekday": 0.8,
+    "ages": 0.6,
+}
+_UNITS = (
+    "%",
+    "kg",
+    "km",
+    "units",
+    "USD",
+    "EUR",
+    "hours",
+    "mm",
+    "t",
+    "million",
+    "thousand",
+    "points",
+    "days",
+    "min",
+    "MWh",
+    "litres",
+    "$",
+    "people",
+    "per day",
+    "ms",
+)
 
 
 @dataclass(frozen=True)
@@ -174,8 +209,14 @@ def draw_labels(dice: Dice, lexicon: Lexicon, kind: str, count: int, longest: in
                 dice.pick(["Q{q}", "Q{q} {y}", "Q{q} '{s}", "{y} Q{q}", "{q}Q{s}"]) if count <= 8 else "Q{q} '{s}"
             )
             spelling = spelling if count <= 4 or spelling != "Q{q}" else "Q{q} {y}"
-            return [spelling.format(q=(start + index) % 4 + 1, y=year + (start + index) // 4,
-                                    s=f"{(year + (start + index) // 4) % 100:02d}") for index in range(count)]  # fmt: skip
+            return [
+                spelling.format(
+                    q=(start + index) % 4 + 1,
+                    y=year + (start + index) // 4,
+                    s=f"{(year + (start + index) // 4) % 100:02d}",
+                )
+                for index in range(count)
+            ]
         case "weekday" if count <= 7:
             first = dice.integer(0, 7 - count)
             return _short(lexicon.lists["weekdays"], dice)[first : first + count]
@@ -246,9 +287,23 @@ def draw_title(dice: Dice, lexicon: Lexicon, metric: str, dimension: str) -> str
         place = lexicon.entry(dice, dice.pick(["cities", "countries", "departments", "items"]))
         year = dice.integer(1990, 2027)
         low, high = metric, dimension.lower()
-        text = dice.pick([f"{low} by {high}", f"{low} per {high}", f"{low}", f"{low} in {place}", f"{low}, {year}", f"{place}: {low}",
-                          f"{low} by {high}, {year}", f"{low} ({year})", f"{place} {low.lower()}", f"{low} {year}-{year + 4}",
-                          f"{low} of {place} by {high}", f"Total {low.lower()}", f"Average {low.lower()} by {high}"])  # fmt: skip
+        text = dice.pick(
+            [
+                f"{low} by {high}",
+                f"{low} per {high}",
+                f"{low}",
+                f"{low} in {place}",
+                f"{low}, {year}",
+                f"{place}: {low}",
+                f"{low} by {high}, {year}",
+                f"{low} ({year})",
+                f"{place} {low.lower()}",
+                f"{low} {year}-{year + 4}",
+                f"{low} of {place} by {high}",
+                f"Total {low.lower()}",
+                f"Average {low.lower()} by {high}",
+            ]
+        )
     return {0: text, 1: text.upper(), 2: text.title(), 3: text.capitalize()}[dice.weighted({0: 7, 1: 0.7, 2: 1, 3: 1})]
 
 
@@ -272,8 +327,21 @@ def draw_data(
     if num_series == 1:
         series = [metric]
     else:
-        options = [name for name in ("words", "items", "countries", "cities", "first_names", "year", "letter", "departments", "codes")
-                   if name != kind]  # fmt: skip
+        options = [
+            name
+            for name in (
+                "words",
+                "items",
+                "countries",
+                "cities",
+                "first_names",
+                "year",
+                "letter",
+                "departments",
+                "codes",
+            )
+            if name != kind
+        ]
         taken = {label.lower() for label in categories}
         series = draw_labels(dice, lexicon, dice.pick(options), num_series, min(longest, 14))
         series = [name + " B" if name.lower() in taken else name for name in series]

@@ -9,8 +9,7 @@ from mm.synthetic.chart_canvas import Canvas, Rect
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.chart_styles import Look, contrast
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import Pen
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour, Pen
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,10 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
     box = place_title(canvas, look, pens, data.title, box, at_bottom=dice.chance(0.05))
     joint = dice.pick([" {}", " ({})", ": {}", ", {}"]) if plan.figures != "both" else dice.pick([" {}", ": {}"])
-    full = [name + joint.format(number) if plan.figures and plan.figures_at == "label" else name
-            for name, number in zip(names, numbers, strict=True)]  # fmt: skip
+    full = [
+        name + joint.format(number) if plan.figures and plan.figures_at == "label" else name
+        for name, number in zip(names, numbers, strict=True)
+    ]
     colours = list(look.palette[: len(names)])
     legend = corner = None
     if plan.labels == "legend":
@@ -97,9 +98,15 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
 
 
 def _slices(
-    canvas: Canvas, look: Look, data: ChartData, colours: Sequence[Colour], centre: tuple[float, float], radius: float, hole: float,
-    dice: Dice
-) -> list[tuple[float, float]]:  # fmt: skip
+    canvas: Canvas,
+    look: Look,
+    data: ChartData,
+    colours: Sequence[Colour],
+    centre: tuple[float, float],
+    radius: float,
+    hole: float,
+    dice: Dice,
+) -> list[tuple[float, float]]:
     """Draw the slices; returns the middle angle of each (radians, clockwise from three o'clock) and its width."""
     total = sum(data.values[0])
     start = dice.pick([-90.0, -90.0, 0.0, dice.uniform(0, 360)])
@@ -126,9 +133,15 @@ def _slices(
 
 
 def _outside(
-    canvas: Canvas, look: Look, pen: Pen, texts: Sequence[str], middles: Sequence[tuple[float, float]], centre: tuple[float, float],
-    radius: float, leaders: bool
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    look: Look,
+    pen: Pen,
+    texts: Sequence[str],
+    middles: Sequence[tuple[float, float]],
+    centre: tuple[float, float],
+    radius: float,
+    leaders: bool,
+) -> None:
     """Texts around the pie."""
     em = pen.size
     for text, (middle, _) in zip(texts, middles, strict=False):
@@ -151,9 +164,15 @@ def _outside(
 
 
 def _inside(
-    canvas: Canvas, pen: Pen, texts: Sequence[str], colours: Sequence[Colour], middles: Sequence[tuple[float, float]],
-    centre: tuple[float, float], radius: float, hole: float
-) -> None:  # fmt: skip
+    canvas: Canvas,
+    pen: Pen,
+    texts: Sequence[str],
+    colours: Sequence[Colour],
+    middles: Sequence[tuple[float, float]],
+    centre: tuple[float, float],
+    radius: float,
+    hole: float,
+) -> None:
     """Texts on the slices, one or two lines each; all must fit theirs."""
     em = pen.size
     for text, colour, (middle, sweep) in zip(texts, colours, middles, strict=True):

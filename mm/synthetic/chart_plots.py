@@ -19,8 +19,7 @@ from mm.synthetic.chart_canvas import Canvas, Point, Rect
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.chart_styles import Look, contrast
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import Pen
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour, Pen
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,10 @@ def _legend_keys(data: ChartData, plan: PlotPlan, colours: list[Colour], dice: D
         return [LegendKey(name, colour, "box") for name, colour in zip(data.series, colours, strict=False)]
     kind = dice.pick(["line", "marker", "marker"])
     dashed = dice.chance(0.2)
-    return [LegendKey(name, colour, kind, 12.0 * (0, 0.6, 0.3)[index % 3] if dashed else 0.0)
-            for index, (name, colour) in enumerate(zip(data.series, colours, strict=False))]  # fmt: skip
+    return [
+        LegendKey(name, colour, kind, 12.0 * (0, 0.6, 0.3)[index % 3] if dashed else 0.0)
+        for index, (name, colour) in enumerate(zip(data.series, colours, strict=False))
+    ]
 
 
 def _axis_titles(
@@ -271,8 +272,17 @@ def _draw_bars(
             )
             canvas.rect(box, colour, look.edge, max(1.0, em / 16), radius)
             if plan.printed:
-                _bar_label(canvas, look, pen, data.number(value), box, plan.horizontal, value < 0, colour if inside else None,
-                           plan.stacked)  # fmt: skip
+                _bar_label(
+                    canvas,
+                    look,
+                    pen,
+                    data.number(value),
+                    box,
+                    plan.horizontal,
+                    value < 0,
+                    colour if inside else None,
+                    plan.stacked,
+                )
 
 
 def _bar_label(
@@ -334,8 +344,10 @@ def _draw_lines(
         for x, y in points if marked else ():
             draw_marker(canvas, kind, (x, y), max(2.5, 0.27 * em), key.colour, look.edge)
         if plan.printed:
-            for (x, y), value in zip(points, row, strict=True):
-                canvas.text(x, y - 0.5 * em, data.number(value), pen, look.soft, "ms")
+            for index, ((x, y), value) in enumerate(zip(points, row, strict=True)):
+                valley = all(y > beside[1] for beside in points[max(0, index - 1) : index + 2] if beside[0] != x)
+                shift, anchor = (0.6 * em, "mt") if valley else (-0.55 * em, "ms")
+                canvas.text(x, y + shift, data.number(value), pen, look.soft, anchor)
         if plan.legend == "ends":
             canvas.text(points[-1][0] + 0.5 * em, points[-1][1], key.name, pen, key.colour, "lm")
 
@@ -367,13 +379,18 @@ def _legend_inside(
     em = pen.size
     x0, y0, x1, y1 = plot.box
     legend = Legend(keys, pen, stacked=True, width=0.6 * (x1 - x0), framed=look.legend_frame != "")
-    tops = [min(plot.value(value) for value in column) - (1.8 * em if plan.printed else 0.6 * em)
-            for column in zip(*data.values, strict=True)]  # fmt: skip
+    tops = [
+        min(plot.value(value) for value in column) - (1.8 * em if plan.printed else 0.6 * em)
+        for column in zip(*data.values, strict=True)
+    ]
     if plan.stacked:
         tops = [plot.value(sum(column)) - 0.4 * em for column in zip(*data.values, strict=True)]
     for x in (x1 - legend.width - 0.5 * em, x0 + 0.5 * em, (x0 + x1 - legend.width) / 2):
-        reach = [top for top, centre in zip(tops, plot.centres, strict=True)
-                 if x - plot.slot - 0.3 * em < centre < x + legend.width + plot.slot + 0.3 * em]  # fmt: skip
+        reach = [
+            top
+            for top, centre in zip(tops, plot.centres, strict=True)
+            if x - plot.slot - 0.3 * em < centre < x + legend.width + plot.slot + 0.3 * em
+        ]
         if y0 + 0.5 * em + legend.height < min(reach, default=y1):
             return legend, (x, y0 + 0.5 * em)
     raise NoRoomError("legend inside")

@@ -14,8 +14,7 @@ from mm.synthetic.chart_questions import Reading, chart_turns
 from mm.synthetic.chart_styles import Look, colour_name, draw_look
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import FontSet
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour, FontSet
 from mm.synthetic.sample import Sample
 from mm.synthetic.style import TILE, Style, view_scale
 from mm.synthetic.words import Lexicon, lexicon
@@ -83,9 +82,22 @@ def _draw(kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, e
 def _as_style(look: Look, fonts: FontSet, em: int) -> Style:
     """What the simulation of cameras and printers needs to know."""
     return Style(
-        fonts=fonts, face=look.face, head=look.face, em=em, pitch=1.2, bold_head=False, bold_keys=False, ink=look.ink, soft=look.soft,
-        accent=look.spine, panel=look.plot, paper=look.paper, coloured=True, dark=sum(look.paper) < 380, shaped=False,
-    )  # fmt: skip
+        fonts=fonts,
+        face=look.face,
+        head=look.face,
+        em=em,
+        pitch=1.2,
+        bold_head=False,
+        bold_keys=False,
+        ink=look.ink,
+        soft=look.soft,
+        accent=look.spine,
+        panel=look.plot,
+        paper=look.paper,
+        coloured=True,
+        dark=sum(look.paper) < 380,
+        shaped=False,
+    )
 
 
 def _names(colours: Sequence[Colour], names: Sequence[str]) -> dict[str, str]:
@@ -118,9 +130,13 @@ def _draw_plot(
         room = room // num_series + 1
     most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
     data = draw_data(
-        dice, words, shape="bar" if bar else "line", num_categories=_count(dice, 2 if bar else 3, most, level, ease),
-        num_series=num_series, longest=max(4, min(18, int(ems * 0.3))),
-    )  # fmt: skip
+        dice,
+        words,
+        shape="bar" if bar else "line",
+        num_categories=_count(dice, 2 if bar else 3, most, level, ease),
+        num_series=num_series,
+        longest=max(4, min(18, int(ems * 0.3))),
+    )
     printed = dice.chance(0.62 if stacked else 0.5 if num_series == 1 else 0.35 if bar else 0.0)
     if not bar and len(data.categories) > ems / 2.6:
         printed = False
@@ -140,10 +156,20 @@ def _draw_plot(
     texts, numbers, margin, decimals = read_values(data, plot.axis, printed)
     titles = (data.value_title, data.category_title) if horizontal else (data.category_title, data.value_title)
     return Reading(
-        data=data, kind="horizontal " + form if horizontal and not several else form, mark="bar" if bar else "point", texts=texts,
-        numbers=numbers, margin=margin, decimals=decimals, affixes=(data.prefix, data.suffix) if printed else ("", ""), shares=(),
-        x_title=titles[0], y_title=titles[1], colours=colours, marked=printed,
-    )  # fmt: skip
+        data=data,
+        kind="horizontal " + form if horizontal and not several else form,
+        mark="bar" if bar else "point",
+        texts=texts,
+        numbers=numbers,
+        margin=margin,
+        decimals=decimals,
+        affixes=(data.prefix, data.suffix) if printed else ("", ""),
+        shares=(),
+        x_title=titles[0],
+        y_title=titles[1],
+        colours=colours,
+        marked=printed,
+    )
 
 
 def read_values(
@@ -199,11 +225,20 @@ def _draw_pie(
     numbers = data.values[0] if by_value else tuple(float(share[:-1]) for share in shares)
     margin = 1.9 if not plan.figures else 10.0 ** -(data.decimals if by_value else decimals) / 2
     return Reading(
-        data=data, kind="donut chart" if plan.donut else "pie chart", mark="slice", texts=(texts,), numbers=(numbers,), margin=margin,
-        decimals=data.decimals if by_value else decimals, affixes=(data.prefix, data.suffix) if by_value else ("", "%"),
-        shares=tuple(shares) if plan.figures != "value" else (), x_title=None, y_title=None,
-        colours=_names(look.palette[: len(data.categories)], data.categories), marked=False,
-    )  # fmt: skip
+        data=data,
+        kind="donut chart" if plan.donut else "pie chart",
+        mark="slice",
+        texts=(texts,),
+        numbers=(numbers,),
+        margin=margin,
+        decimals=data.decimals if by_value else decimals,
+        affixes=(data.prefix, data.suffix) if by_value else ("", "%"),
+        shares=tuple(shares) if plan.figures != "value" else (),
+        x_title=None,
+        y_title=None,
+        colours=_names(look.palette[: len(data.categories)], data.categories),
+        marked=False,
+    )
 
 
 def contact_sheet(samples: Sequence[Sample], columns: int, cell: tuple[int, int]) -> Image.Image:
