@@ -1,5 +1,6 @@
 """The text loop against a plain greedy loop without a cache, and everything a batch must not change."""
 
+import copy
 import threading
 
 import pytest
@@ -159,6 +160,20 @@ def test_the_callers_embeddings_are_unchanged(decoder, new_row):
         torch.testing.assert_close(values, copy, rtol=0, atol=0)
 
 
+def test_decode_steps_may_run_on_fewer_threads_than_the_rest(decoder, new_row):
+    seen, before = [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    hook = decoder.lm_head.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    try:
+        row = new_row(PROMPTS[0], max_new_tokens=4)
+        run(decoder, [row], PROMPTS[:1], decode_threads=1)
+        assert seen == [2, 1, 1, 1]  # prefill, then three steps
+        assert torch.get_num_threads() == 2
+    finally:
+        hook.remove()
+        torch.set_num_threads(before)
+
+
 class ShapesAndSyncs(TorchDispatchMode):
     """Records every operator with its shapes, and those that would wait for a device."""
 
@@ -190,3 +205,39 @@ def test_a_step_reads_nothing_back_and_its_shapes_do_not_depend_on_data(decoder)
     names = {name for name, _ in records[0]}
     waits = ("_local_scalar_dense", "nonzero", "item", "masked_select", "unique")
     assert not [name for name in names if any(wait in name for wait in waits)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_step_on_a_gpu_never_waits_and_can_be_captured(decoder):
+    device = torch.device("cuda")
+    moved = copy.deepcopy(decoder).to(device)
+    options = SamplingOptions(temperature=0.7, top_p=0.9, top_k=9, repetition_penalty=1.2, no_repeat_ngram_size=3)
+    sampler, cache = BatchSampler(2, 300, 32, device), moved.new_cache(2, 64)
+    for row in range(2):
+        sampler.place(row, options, torch.arange(5))
+    tokens, positions = torch.tensor([4, 7], device=device), torch.tensor([9, 20], device=device)
+    uniforms = torch.tensor([0.3, 0.8], device=device)
+
+    @torch.inference_mode()
+    def step():
+        return sampler(decode_step(moved, tokens, positions, cache, 64), uniforms)[0]
+
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # libraries set themselves up
+            step()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        expected = step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    for row in range(2):
+        sampler.place(row, options, torch.arange(5))
+    with torch.cuda.graph(graph):
+        captured = step()
+    for _ in range(4):
+        graph.replay()
+    assert captured.tolist() == expected.tolist()
