@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
 from mm.synthetic.dice import Dice
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour
 from mm.synthetic.style import Style
 
 Boxes = NDArray[np.float32]  # (G, 5) codepoint, x0, y0, x1, y1
@@ -21,7 +21,7 @@ def finish(canvas: Image.Image, glyphs: Boxes, style: Style, dice: Dice, level: 
 
     ``level`` in 0..1 scales how often and how strongly; 0 leaves a clean page on white.
     """
-    rough = dice.chance(0.75 * level)  # a quarter of the samples stay clean even at level 1
+    rough = dice.chance(0.65 * level)  # a third of the samples stay clean even at level 1
     if rough and dice.chance(0.4):
         canvas, glyphs = _warp(canvas, glyphs, style, dice)
     if rough and dice.chance(0.15):
@@ -108,7 +108,7 @@ def _print(canvas: Image.Image, dice: Dice) -> Image.Image:
 def _colour(canvas: Image.Image, style: Style, dice: Dice, level: float) -> Image.Image:
     """Greys to colours: dark ink on light paper, or the other way round; the contrast stays at least 85 of 255."""
     paper, ink = np.array([255.0, 255.0, 255.0]), np.array([0.0, 0.0, 0.0])
-    if dice.chance(0.65 * level):
+    if dice.chance(0.5 * level):
         paper = np.full(3, dice.uniform(175, 255)) - dice.rng.uniform(0, 28, 3) * (dice.rng.random() < 0.6)
         pale = dice.uniform(0, 110) if dice.chance(0.4) else dice.uniform(0, 40)
         ink = np.full(3, min(pale, paper.min() - 85)) + dice.rng.uniform(0, 50, 3) * (dice.rng.random() < 0.35)

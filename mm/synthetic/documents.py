@@ -107,17 +107,17 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 
 def _compose(kind: str, dice: Dice, fonts: FontSet, level: float, squeeze: float) -> tuple[Draft, Page, Job]:
     """Plan the size for a grid of tiles, make up the content and place it."""
-    tiles = dice.integer(1, max(1, round(1 + 8 * level)))
-    grids = [grid for grid in GRIDS if grid[0] * grid[1] == tiles]
+    most = dice.integer(1, max(1, round(1 + 8 * level)))  # tiles
     tall = kind == "receipt"
-    grids = [grid for grid in grids if (grid[1] >= grid[0] if tall else max(grid) <= 4 * min(grid))] or [(1, 1)]
-    across, down = dice.pick(grids)
+    grids = [grid for grid in GRIDS if grid[0] * grid[1] <= most]
+    grids = [grid for grid in grids if (grid[1] >= grid[0] if tall else True) and max(grid) <= 4 * min(grid)]
+    largest = max(x * y for x, y in grids)
+    across, down = dice.pick([grid for grid in grids if grid[0] * grid[1] == largest])
     if kind in {"word", "line"}:
         across, down = (1 if kind == "word" else dice.integer(1, max(1, round(4 * level)))), 1
     seen = _em(dice, level)  # em as the model sees it
-    zoom = dice.weighted(
-        {1.0: 4, dice.uniform(0.75, 1.0): 1.5, dice.uniform(1.0, 1.5): 3, dice.uniform(1.5, 2.6): 1.2 * level}
-    )
+    sharper, finer = dice.uniform(1.0, 1.5), dice.uniform(1.5, 2.6)
+    zoom = dice.weighted({1.0: 4, dice.uniform(0.75, 1.0): 1.5, sharper: 3, finer: 1.2 * level})
     if across * down >= 6:
         zoom = min(zoom, 1.5)
     em = max(9, round(seen * zoom))
@@ -139,18 +139,16 @@ def _em(dice: Dice, level: float) -> float:
     """Em in pixels after tiling; ascenders are about three quarters of it."""
     if level < 0.15:
         return dice.uniform(16, 30)
-    return dice.weighted(
-        {dice.uniform(12.5, 15): 3, dice.uniform(15, 19): 4, dice.uniform(19, 27): 2.5, dice.uniform(27, 44): 0.8}
-    )
+    small, middle, large = dice.uniform(12, 14), dice.uniform(14, 17), dice.uniform(17, 22)
+    return dice.weighted({small: 3, middle: 4, large: 2.5, dice.uniform(22, 30): 1.5, dice.uniform(30, 46): 0.6})
 
 
 def _margins(page: Page, job: Job, dice: Dice) -> tuple[int, int, int, int]:
     """Left and top margin, then width and height of the whole image in pixels."""
     width, height = page.bounds
     em = job.style.em
-    size = dice.weighted(
-        {0.15: 1, dice.uniform(0.3, 1.2): 5, dice.uniform(1.0, 3.0): 2.5, dice.uniform(3.0, 7.0): 0.4 * job.level}
-    )
+    wide, huge = dice.uniform(1.0, 3.0), dice.uniform(3.0, 7.0)
+    size = dice.weighted({0.15: 1, dice.uniform(0.3, 1.2): 5, wide: 2.5, huge: 0.4 * job.level})
     sides = [max(2.0, em * size * dice.uniform(0.7, 1.3)) for _ in range(4)]
     if dice.chance(0.06 * job.level):  # a photo with the page in a corner
         sides[dice.integer(0, 3)] += dice.uniform(0.1, 0.5) * max(width, height)
@@ -170,7 +168,7 @@ def _turns(draft: Draft, rows: list[str], text: str, job: Job) -> tuple[Turn, ..
     asked = dice.sample(list(draft.turns), dice.integer(2, 6))
     if draft.reads_lines and dice.chance(0.35 if draft.turns else 0.6):
         asked += line_turns(dice, rows, dice.integer(1, 2))
-    if dice.chance(0.05 if draft.turns else 0.01):
+    if draft.present is not None and dice.chance(0.12):
         asked.append(absent(dice, draft.present))
     if not asked or dice.chance(0.55 if draft.turns else 0.9):
         asked.append(read_all(dice, text))

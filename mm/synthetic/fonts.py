@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from mm.errors import ResourceError
 
@@ -25,6 +25,11 @@ Split = Literal["train", "held_out"]
 
 EXTRAS = "£€¥¢éèêëáàâäåãíîïóôöøúùûüñçßÉÜÖÄÑÇÅØ°–•×©®½·§²"
 """Characters beyond ASCII that documents may hold, where the font has them."""
+
+Colour = tuple[int, int, int]
+
+MAX_PENS = 512
+"""Open fonts of one FontSet: bounds the memory of a worker (one takes about 0.2 MB)."""
 
 SYSTEM_FOLDERS = (
     "/usr/share/fonts",
@@ -50,12 +55,18 @@ class Family:
     missing: str  # characters of EXTRAS that it cannot draw
 
 
+def _family(*row: str) -> Family:
+    name, package, licence, kind, split, regular, bold, italic, missing = row
+    missing = EXTRAS if missing == "*" else missing
+    return Family(name, package, licence, kind, split, regular, bold, italic, missing)
+
+
 @lru_cache(maxsize=1)
 def families() -> tuple[Family, ...]:
     """Every family that the renderers know, in the order of ``data/fonts.txt``."""
     text = resources.files("mm.synthetic").joinpath("data/fonts.txt").read_text(encoding="utf-8")
     rows = [line.split("|") for line in text.splitlines() if line and not line.startswith("#")]
-    return tuple(Family(*row[:8], missing=EXTRAS if row[8] == "*" else row[8]) for row in rows)
+    return tuple(_family(*row) for row in rows)
 
 
 @dataclass(frozen=True)
@@ -78,15 +89,17 @@ class Typeface:
 class Pen:
     """One font file at one size: drawing, widths and the box of a line.
 
-    Widths are sums of advances (kerning, a pixel or two in a line, is left out), so that a line's glyph boxes come from
-    one cumulative sum.
+    A plain pen puts letters side by side from a store of rendered letters (faster than rendering each line).
+    A shaped pen renders whole lines with kerning and ligatures, as text layout engines do.
     """
 
-    def __init__(self, path: str, size: int) -> None:
-        # The basic layout engine draws what it is given: no ligatures, no reordering.
-        self.font = ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
+    def __init__(self, path: str, size: int, shaped: bool) -> None:
+        layout = ImageFont.Layout.RAQM if shaped else ImageFont.Layout.BASIC
+        self.font = ImageFont.truetype(path, size, layout_engine=layout)
         self.size = size
+        self.shaped = shaped
         self._advances: dict[str, float] = {}
+        self._stamps: dict[str, tuple[Image.Image, int, int] | None] = {}
 
     def advance(self, character: str) -> float:
         """Width of one character in pixels."""
@@ -97,11 +110,31 @@ class Pen:
 
     def width(self, text: str) -> float:
         """Width of a line of text in pixels."""
-        return sum(map(self.advance, text))
+        return float(self.font.getlength(text)) if self.shaped else sum(map(self.advance, text))
 
     def edges(self, text: str) -> NDArray[np.float64]:
-        """(len(text) + 1,) x positions of the character borders, from 0."""
-        return np.cumsum([0.0, *map(self.advance, text)])
+        """(len(text) + 1,) x positions of the character borders, from 0 (a shaped line's: in proportion)."""
+        edges = np.cumsum([0.0, *map(self.advance, text)])
+        return edges * (self.width(text) / edges[-1]) if self.shaped and edges[-1] > 0 else edges
+
+    def draw(self, painter: ImageDraw.ImageDraw, x: float, baseline: float, text: str, ink: int | Colour) -> None:
+        """Draw a line with its left end at ``x``."""
+        if self.shaped:
+            painter.text((x, baseline), text, fill=ink, font=self.font, anchor="ls")
+            return
+        for character in text:
+            stamp = self._stamp(character)
+            if stamp is not None:
+                painter.bitmap((round(x) + stamp[1], round(baseline) + stamp[2]), stamp[0], fill=ink)
+            x += self.advance(character)
+
+    def _stamp(self, character: str) -> tuple[Image.Image, int, int] | None:
+        """The rendered letter and where its top left corner lies from the pen position; None for a blank."""
+        if character not in self._stamps:
+            mask, (left, top) = self.font.getmask2(character, mode="L", anchor="ls")
+            stamp = Image.frombytes("L", mask.size, bytes(mask)) if mask.size[0] and mask.size[1] else None
+            self._stamps[character] = None if stamp is None else (stamp, left, top)
+        return self._stamps[character]
 
     @cached_property
     def ascent(self) -> float:
@@ -120,7 +153,7 @@ class FontSet:
 
     split: Split
     faces: tuple[Typeface, ...]
-    _pens: dict[tuple[str, int], Pen] = field(default_factory=dict, repr=False, compare=False)
+    _pens: dict[tuple[str, int, bool], Pen] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def find(cls, split: Split = "train", folders: Sequence[str | os.PathLike[str]] | None = None) -> "FontSet":
@@ -156,15 +189,23 @@ class FontSet:
             )
         return cls(split, faces)
 
-    def pen(self, path: str, size: int) -> Pen:
-        """The font file at ``path`` in ``size`` pixels an em, opened once."""
-        key = (path, size)
+    def pen(self, path: str, size: int, *, shaped: bool = False) -> Pen:
+        """The font file at ``path`` in ``size`` pixels an em; the last few hundred pens are kept.
+
+        Where Pillow was built without Raqm there is no shaping, and all pens are plain.
+        """
+        key = (path, size, shaped and _can_shape())
         pen = self._pens.get(key)
         if pen is None:
-            if len(self._pens) >= 4096:  # bounds the memory of a long-lived worker
-                self._pens.clear()
-            pen = self._pens[key] = Pen(path, size)
+            if len(self._pens) >= MAX_PENS:
+                del self._pens[next(iter(self._pens))]
+            pen = self._pens[key] = Pen(*key)
         return pen
+
+
+@lru_cache(maxsize=1)
+def _can_shape() -> bool:
+    return bool(features.check("raqm"))
 
 
 def _font_files(folders: Iterable[Path]) -> dict[str, str]:

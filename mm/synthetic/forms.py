@@ -1,307 +1,96 @@
-"""Forms: labels with values in many arrangements; cards, badges, shipping labels, tickets, invoices' heads."""
+"""Forms: a title with fields, cards and badges, shipping labels, tickets."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib import resources
-
-from mm.synthetic.dice import Dice
 from mm.synthetic.draft import Draft, Job
-from mm.synthetic.fonts import Pen
-from mm.synthetic.layout import Element, Gap, Line, Rule, next_baseline
-from mm.synthetic.money import cents, date_text, money_style, time_text
-from mm.synthetic.page import Colour, Page
+from mm.synthetic.field_rows import Barcode, CheckRow, Field, FieldRows, Framed
+from mm.synthetic.fields import absent_field, make_fields, make_value
+from mm.synthetic.layout import Element, Gap, Line, Rule
+from mm.synthetic.money import date_text, time_text
 from mm.synthetic.questions import ask, spoken
 from mm.synthetic.sample import Turn
-from mm.synthetic.style import Style
-from mm.synthetic.texts import token
-from mm.synthetic.words import Lexicon, letter_case
+from mm.synthetic.words import letter_case
 
-
-@dataclass(frozen=True)
-class Field:
-    """A label with its value, both as printed (the label without its colon)."""
-
-    label: str
-    value: str
-
-
-@lru_cache(maxsize=1)
-def _labels() -> dict[str, tuple[str, ...]]:
-    text = resources.files("mm.synthetic").joinpath("data/labels.txt").read_text(encoding="utf-8")
-    rows = [line.split(": ", 1) for line in text.splitlines() if line and not line.startswith("#")]
-    return {kind: tuple(names.split(";")) for kind, names in rows}
-
-
-def _value(job: Job, kind: str) -> str:
-    """A value of the given type (the keys of ``data/labels.txt``)."""
-    dice, words, extras = job.dice, job.words, job.style.extras
-    simple: dict[str, Callable[[Dice], str]] = {
-        "person": words.person, "code": words.code, "phone": words.phone, "email": words.email, "url": words.url,
-        "street": words.street, "town": words.town, "date": date_text, "time": time_text,
-    }  # fmt: skip
-    listed = {"first": "first_names", "last": "surnames", "country": "countries", "state": "states", "job": "jobs",
-              "department": "departments", "status": "status", "colour": "colours"}  # fmt: skip
-    if kind in simple:
-        return simple[kind](dice)
-    if kind in listed:
-        return words.entry(dice, listed[kind])
-    match kind:
-        case "company":
-            return f"{words.title(dice, dice.integer(1, 2))} {words.entry(dice, 'store_second')}"
-        case "money":
-            return money_style(dice, extras).full(cents(dice) * dice.pick([1, 1, 10, 100]))
-        case "number":
-            return str(dice.integer(0, dice.pick([9, 99, 999, 9999])))
-        case "measure":
-            unit = dice.pick(
-                [
-                    "kg",
-                    "g",
-                    "cm",
-                    "mm",
-                    "m",
-                    "km",
-                    "lb",
-                    "in",
-                    "ml",
-                    "L",
-                    "V",
-                    "W",
-                    "bar",
-                    *(["°C"] if "°" in extras else []),
-                ]
-            )
-            return f"{dice.integer(1, 400)}{dice.pick(['', '.5', '.25', '.8'])} {unit}"
-        case "percent":
-            return f"{dice.integer(0, 100)}{dice.pick(['', '.5', '.75'])}{dice.pick(['%', '%', ' %'])}"
-        case "product":
-            return words.entry(dice, "items") if dice.chance(0.5) else words.title(dice, 2)
-        case _:
-            if dice.chance(0.15):
-                return " ".join(token(dice, words, extras) for _ in range(dice.integer(1, 2)))
-            text = " ".join(words.word(dice) for _ in range(dice.integer(1, 4)))
-            return text[:1].upper() + text[1:]
-
-
-def make_fields(job: Job, count: int, columns: int) -> list[Field]:
-    """``count`` fields with different labels, each at most ``columns`` characters wide."""
-    dice, words = job.dice, job.words
-    kinds = {kind: float(len(names)) ** 0.6 for kind, names in _labels().items()}
-    case = dice.weighted({str: 7, str.upper: 2, str.title: 0.7, str.lower: 0.3})
-    upper_values = dice.chance(0.1)
-    fields: list[Field] = []
-    seen: set[str] = set()
-    for _ in range(count * 12):
-        if len(fields) == count:
-            break
-        kind = dice.weighted(kinds)
-        label = dice.pick(_labels()[kind])
-        if dice.chance(0.2):  # labels that nobody thought of
-            word = words.word(dice)
-            label = dice.pick([word.capitalize(), f"{word.capitalize()} {label.lower()}", f"{label} {dice.integer(2, 9)}",
-                               words.title(dice, 2)])  # fmt: skip
-        value = _value(job, kind)
-        value = value.upper() if upper_values else value
-        if len(value) > columns or len(label) > columns:
-            continue
-        key = label.lower().strip(".")
-        if key in seen or any(key in other or other in key for other in seen):
-            continue  # "Name" beside "Last name" would make the question ambiguous
-        seen.add(key)
-        fields.append(Field(case(label), value))
-    return fields or [Field("Code", words.code(dice))]
-
-
-@dataclass(frozen=True)
-class FieldRows:
-    """Fields in ``across`` columns, all in one arrangement."""
-
-    fields: Sequence[Field]
-    across: int
-    form: str  # inline, aligned, right, above, below, boxed, underline
-    label_pen: Pen
-    value_pen: Pen
-    colon: str
-    label_ink: Colour
-    pad: float  # extra space below a row, em
-    gap: float = 1.5  # between columns, em
-
-    def _label(self, field: Field) -> str:
-        return field.label + self.colon
-
-    def _label_width(self) -> float:
-        return max(self.label_pen.width(self._label(field)) for field in self.fields)
-
-    def _field_width(self, field: Field, style: Style) -> float:
-        label, value = self.label_pen.width(self._label(field)), self.value_pen.width(field.value)
-        em = style.em
-        match self.form:
-            case "above" | "below":
-                return max(label, value)
-            case "boxed":
-                return max(label, value + em)
-            case "aligned":
-                return self._label_width() + 0.8 * em + value
-            case "underline":
-                return label + 0.5 * em + value + em
-            case "right":
-                return label + 1.5 * em + value
-            case _:
-                return label + max(self.label_pen.advance(" "), 0.3 * em) + value
-
-    def natural_width(self, style: Style) -> float:
-        widest = max(self._field_width(field, style) for field in self.fields)
-        return widest * self.across + self.gap * style.em * (self.across - 1)
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        step = (width + self.gap * style.em) / self.across
-        column = step - self.gap * style.em
-        for start in range(0, len(self.fields), self.across):
-            row = [(x + index * step, field) for index, field in enumerate(self.fields[start : start + self.across])]
-            if self.form in {"above", "below", "boxed"}:
-                self._place_stacked(page, style, row, column)
-            else:
-                self._place_inline(page, style, row, column)
-            page.top += self.pad * style.em
-
-    def _place_inline(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
-        larger = max(self.label_pen, self.value_pen, key=lambda pen: pen.size)
-        baseline, thin = next_baseline(page, style, larger), max(1, round(style.em / 16))
-        for x, field in row:
-            label = self._label(field)
-            page.text(x, baseline, label, self.label_pen, self.label_ink)
-            end = x + self.label_pen.width(label)
-            at = {
-                "aligned": x + self._label_width() + 0.8 * style.em,
-                "right": x + column - self.value_pen.width(field.value),
-                "underline": end + 0.8 * style.em,
-            }.get(self.form, end + max(self.label_pen.advance(" "), 0.3 * style.em))
-            page.text(at, baseline, field.value, self.value_pen, style.ink)
-            if self.form == "underline":
-                y = baseline + self.value_pen.descent + 1
-                page.shape("line", (end + 0.4 * style.em, y, x + column, y), style.accent, thin)
-
-    def _place_stacked(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
-        thin = max(1, round(style.em / 16))
-        first, second = self.label_pen, self.value_pen
-        if self.form == "below":
-            first, second = second, first
-        upper = next_baseline(page, style, first)
-        page.top += 0.15 * style.em if self.form == "boxed" else 0.0
-        top = page.top
-        lower = next_baseline(page, style, second)
-        page.top += 0.2 * style.em if self.form == "boxed" else 0.0
-        for x, field in row:
-            inset = 0.5 * style.em if self.form == "boxed" else 0.0
-            at_label, at_value = (lower, upper) if self.form == "below" else (upper, lower)
-            page.text(x, at_label, self._label(field), self.label_pen, self.label_ink)
-            page.text(x + inset, at_value, field.value, self.value_pen, style.ink)
-            if self.form == "boxed":
-                page.shape("frame", (x, top, x + column, page.top), style.accent, thin)
-
-
-@dataclass(frozen=True)
-class CheckRow:
-    """Options with a box before each, ticked or not; ``drawn`` boxes are shapes, others are ``[x]`` in print."""
-
-    options: Sequence[tuple[str, bool]]
-    pen: Pen
-    drawn: bool
-
-    def _width(self, label: str, style: Style) -> float:
-        return self.pen.width(label) + (1.3 * style.em if self.drawn else self.pen.width("[x] ")) + 1.5 * style.em
-
-    def natural_width(self, style: Style) -> float:
-        return sum(self._width(label, style) for label, _ in self.options)
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        baseline, thin = next_baseline(page, style, self.pen), max(1, round(style.em / 14))
-        for label, ticked in self.options:
-            mark = "[x]" if ticked else "[ ]"
-            if self.drawn:
-                side = 0.75 * style.em
-                box = (x, baseline - side, x + side, baseline)
-                page.shape("frame", box, style.ink, thin)
-                if ticked:
-                    page.shape("line", (box[0], box[1], box[2], box[3]), style.ink, thin + 1)
-                    page.shape("rise", (box[0], box[1], box[2], box[3]), style.ink, thin + 1)
-                page.mark(x, baseline, mark)
-                page.text(x + 1.3 * style.em, baseline, label, self.pen, style.ink)
-            else:
-                page.text(x, baseline, f"{mark} {label}", self.pen, style.ink)
-            x += self._width(label, style)
-
-
-@dataclass(frozen=True)
-class Framed:
-    """Elements inside a frame (a card, a label)."""
-
-    inside: Sequence[Element]
-    kind: str  # frame or round_frame
-    pad: float  # em
-
-    def natural_width(self, style: Style) -> float:
-        return max(element.natural_width(style) for element in self.inside) + 2 * self.pad * style.em
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        pad, top = self.pad * style.em, page.top
-        page.top += pad
-        for element in self.inside:
-            element.place(page, style, x + pad, width - 2 * pad)
-        page.top += pad
-        page.shape(self.kind, (x, top, x + width, page.top), style.accent, max(1, round(style.em / 10)))
-
-
-_FORMS = {"inline": 5.0, "aligned": 3.5, "right": 1.5, "above": 2.0, "below": 0.3, "boxed": 1.5, "underline": 1.5}
+_ARRANGEMENTS = {
+    "inline": 5.0,
+    "aligned": 3.5,
+    "right": 1.5,
+    "above": 2.0,
+    "below": 0.3,
+    "boxed": 1.5,
+    "underline": 1.5,
+}
+_STACKED = {"above", "below", "boxed"}
 
 
 def form(job: Job) -> Draft:
-    """A form, card, badge or label: a title, fields, perhaps check boxes and a note."""
+    """A form of one of several kinds."""
+    kind = job.dice.weighted({"fields": 7.0, "card": 1.2, "label": 0.8, "ticket": 0.8})
+    if kind == "fields" or job.budget.lines < 7 or job.budget.columns < 16:
+        return _fields(job)
+    return {"card": _card, "label": _label, "ticket": _ticket}[kind](job)
+
+
+def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: float) -> FieldRows:
     dice, style = job.dice, job.style
-    layout = dice.weighted(_FORMS)
+    small = arrangement in {"above", "boxed"} and style.em >= 18 and dice.chance(0.6)
+    ruled = arrangement == "aligned" and dice.chance(0.25)
+    return FieldRows(
+        fields=fields,
+        across=across,
+        form=arrangement,
+        label_pen=style.pen("bold" if style.bold_keys else "body", dice.uniform(0.75, 0.95) if small else 1.0),
+        value_pen=style.pen(
+            "bold" if not style.bold_keys and dice.chance(0.15) else "body",
+            dice.uniform(1.1, 1.5) if arrangement == "below" else 1.0,
+        ),
+        colon=dice.weighted({":": 6, "": 2.5, " :": 0.5}) if arrangement != "below" else "",
+        label_ink=style.soft if dice.chance(0.4) else style.ink,
+        pad=pad + (0.5 if ruled else 0.0),
+        tab=dice.pick([0.8, 0.8, 1.5, 3.0]),
+        ruled=ruled,
+    )
+
+
+def _field_turns(job: Job, fields: list[Field]) -> list[Turn]:
+    dice = job.dice
+    turns = [ask(dice, "field", field.value, label=spoken(dice, field.label)) for field in fields]
+    missing = absent_field(job, fields) if dice.chance(0.3) else None
+    return [*turns, missing] if missing is not None else turns
+
+
+def _fields(job: Job) -> Draft:
+    """Title, fields in one arrangement, perhaps check boxes, a note, a frame."""
+    dice, style = job.dice, job.style
+    arrangement = dice.weighted(_ARRANGEMENTS)
     across = 2 if job.budget.columns >= 44 and dice.chance(0.4) else 1
     if across == 2 and job.budget.columns >= 70 and dice.chance(0.2):
         across = 3
-    pad = dice.pick([0.0, 0.0, 0.2, 0.5, 1.0]) + (0.5 if layout in {"above", "boxed", "underline"} else 0.0)
-    height = (2.0 if layout in {"above", "below", "boxed"} else 1.0) + pad / style.pitch
-    title = dice.chance(0.75) and job.budget.lines >= 3
-    room = int((job.budget.lines - (2 if title else 0)) / height) * across
-    count = max(1, min(room, dice.weighted({2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 8: 1.5, 10: 1, 14: 0.7, 18: 0.4})))
+    pad = dice.pick([0.0, 0.0, 0.2, 0.5, 1.0]) + (0.5 if arrangement in {"above", "boxed", "underline"} else 0.0)
+    height = (2.0 if arrangement in _STACKED else 1.0) + pad / style.pitch
+    titled = dice.chance(0.75) and job.budget.lines >= 3
+    room = max(1, int((job.budget.lines - (2 if titled else 0)) / height) * across)
+    count = dice.weighted({2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 8: 1.5, 10: 1, 14: 0.7, 18: 0.4})
+    if room > 6 and dice.chance(0.3 * job.level):
+        count = dice.integer(6, min(room, 26))
     columns = job.budget.columns // across - 2
-    limit = columns if layout in {"above", "below", "boxed"} else max(7, columns // 2)
-    fields = make_fields(job, count, limit)
-    shrink = dice.uniform(0.75, 0.95) if layout in {"above", "boxed"} and style.em >= 18 and dice.chance(0.6) else 1.0
-    grow = dice.uniform(1.1, 1.5) if layout == "below" else 1.0
-    rows = FieldRows(
-        fields=fields,
-        across=across,
-        form=layout,
-        label_pen=style.pen("bold" if style.bold_keys else "body", shrink),
-        value_pen=style.pen("bold" if not style.bold_keys and dice.chance(0.15) else "body", grow),
-        colon=dice.weighted({":": 6, "": 2.5, " :": 0.5}) if layout != "below" else "",
-        label_ink=style.soft if dice.chance(0.4) else style.ink,
-        pad=pad,
-    )
+    fields = make_fields(job, min(room, count), columns if arrangement in _STACKED else max(7, columns // 2))
     elements: list[Element] = []
     turns: list[Turn] = []
     known: dict[str, str] = {}
-    if title:
+    if titled:
         elements += _title(job, turns, known)
-    elements.append(rows)
-    for field in fields:
-        known[field.label] = field.value
-        turns.append(ask(dice, "field", field.value, label=spoken(dice, field.label)))
+    elements.append(_rows(job, fields, arrangement, across, pad))
+    known |= {field.label: field.value for field in fields}
+    turns += _field_turns(job, fields)
     left = job.budget.lines - round(height * len(fields) / across) - 3
     if left > 2 and dice.chance(0.25):
         elements += _checks(job, turns)
     if left > 3 and dice.chance(0.25):
         elements += [Gap(0.6), Line(_note(job), style.pen(), dice.pick(["left", "center"]))]
+    if left > 4 and dice.chance(0.06):
+        elements.append(Barcode.draw(dice))
     if dice.chance(0.2):
         elements = [Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.5, 1.5))]
-    full = job.budget.width if dice.chance(0.3) else None
-    return Draft(elements, turns, known, ("date", "store", "total", "table", "address", "phone", "website", "tip", "discount",
-                                          "change", "cash", "cashier"), full)  # fmt: skip
+    return Draft(elements, turns, known, None, job.budget.width if dice.chance(0.3) else None)
 
 
 def _title(job: Job, turns: list[Turn], known: dict[str, str]) -> list[Element]:
@@ -313,36 +102,125 @@ def _title(job: Job, turns: list[Turn], known: dict[str, str]) -> list[Element]:
         scale = max(1.0, scale - 0.2)
     bar = style.accent if style.coloured and not style.dark and dice.chance(0.4) else None
     align = dice.weighted({"left": 5, "center": 5})
-    ink = None if bar is None else style.paper
-    elements: list[Element] = [Line(text, style.pen("head", scale), align, ink, bar)]
+    elements: list[Element] = []
+    if dice.chance(0.2):
+        name = f"{words.title(dice, 1)} {words.entry(dice, 'store_second')}"
+        elements.append(Line(name, style.pen(), align, style.soft))
+    elements.append(Line(text, style.pen("head", scale), align, None if bar is None else style.paper, bar))
     if dice.chance(0.35):
-        elements.append(
-            Rule(dice.weighted({"line": 4, "thick": 1, "double": 1, "dashes": 1, "-": 1, "=": 1}), style.pen())
-        )
+        rule = dice.weighted({"line": 4, "thick": 1, "double": 1, "dashes": 1, "-": 1, "=": 1})
+        elements.append(Rule(rule, style.pen()))
     elements.append(Gap(dice.uniform(0.1, 1.0)))
-    turns.append(ask(dice, "title", text))
-    known["title"] = text
+    if len(elements) == 2 or not isinstance(elements[1], Line):  # the title is the first line
+        turns.append(ask(dice, "title", text))
+        known["title"] = text
     return elements
 
 
 def _checks(job: Job, turns: list[Turn]) -> list[Element]:
     dice, words = job.dice, job.words
-    options = [
-        (words.title(dice, 1), dice.chance(0.5))
-        for _ in range(dice.integer(1, max(1, min(4, job.budget.columns // 16))))
-    ]
-    drawn = dice.chance(0.6)
+    count = dice.integer(1, max(1, min(4, job.budget.columns // 16)))
+    options = [(words.title(dice, 1), dice.chance(0.5)) for _ in range(count)]
     for label, ticked in options[:2]:
         turns.append(ask(dice, "checked", "Yes" if ticked else "No", label=label))
-    return [Gap(0.4), CheckRow(options, job.style.pen(), drawn)]
+    return [Gap(0.4), CheckRow(options, job.style.pen(), dice.chance(0.6))]
 
 
 def _note(job: Job) -> str:
-    dice, words = job.dice, job.words
-    text = " ".join(words.word(dice) for _ in range(max(1, job.budget.columns // 10)))
-    return (text[:1].upper() + text[1:])[: job.budget.columns].strip()
+    words = [job.words.word(job.dice) for _ in range(max(1, job.budget.columns // 10))]
+    text = " ".join(words).capitalize()
+    return text[: job.budget.columns].rsplit(" ", 1)[0] if len(text) > job.budget.columns else text
 
 
-def field_value(job: Job, words: Lexicon) -> Field:
-    """One field on its own (for tables and screens)."""
-    return make_fields(job, 1, 24)[0]
+def _card(job: Job) -> Draft:
+    """An identity card or name badge: organisation, a large name, a role, a few fields."""
+    dice, style, words = job.dice, job.style, job.words
+    align = dice.weighted({"left": 3, "center": 4})
+    name, role = words.person(dice), words.entry(dice, "jobs")
+    company = f"{words.title(dice, 1)} {words.entry(dice, 'store_second')}"
+    bar = style.accent if style.coloured and not style.dark and dice.chance(0.5) else None
+    scale = max(1.0, min(dice.uniform(1.1, 2.2), job.budget.columns / len(name)))
+    fields = make_fields(job, dice.integer(1, max(1, min(5, job.budget.lines - 6))), max(8, job.budget.columns // 2))
+    fields = [field for field in fields if field.kind not in {"person", "first", "last", "job", "company"}]
+    elements: list[Element] = [
+        Line(letter_case(dice)(company), style.pen("head"), align, None if bar is None else style.paper, bar),
+        Gap(dice.uniform(0.3, 1.0)),
+        Line(name, style.pen("bold", scale), align),
+        Line(role, style.pen(), align, style.soft),
+        Gap(dice.uniform(0.2, 0.8)),
+    ]
+    turns = [
+        Turn(
+            dice.pick(["What is the name?", "Who is this?", "Whose card is this?", "What is the person's name?"]), name
+        ),
+        Turn(dice.pick(["What is the job title?", "What is the role?", "What does the person do?"]), role),
+    ]
+    known = {"name": name, "role": role} | {field.label: field.value for field in fields}
+    if fields:
+        arrangement = dice.pick(["inline", "aligned", "above"])
+        elements.append(_rows(job, fields, arrangement, 1, 0.2))
+        turns += _field_turns(job, fields)
+    if dice.chance(0.25):
+        elements.append(Barcode.draw(dice))
+    framed = Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.6, 1.5))
+    return Draft([framed] if dice.chance(0.7) else elements, turns, known, None)
+
+
+def _label(job: Job) -> Draft:
+    """A shipping label: sender, recipient, tracking number, bar code."""
+    dice, style, words = job.dice, job.style, job.words
+    elements: list[Element] = []
+    turns: list[Turn] = []
+    known: dict[str, str] = {}
+    case = letter_case(dice)
+    for heading, asked in ((dice.pick(["From", "FROM", "Sender", "Ship from"]), "sender"),
+                           (dice.pick(["To", "TO", "Ship to", "SHIP TO", "Deliver to"]), "recipient")):  # fmt: skip
+        name, street, town = case(words.person(dice)), case(words.street(dice)), case(words.town(dice))
+        scale = dice.uniform(1.0, 1.4) if asked == "recipient" and len(town) * 1.4 < job.budget.columns else 1.0
+        elements.append(Line(heading + dice.pick([":", ":", ""]), style.pen("bold"), ink=style.soft))
+        elements += [Line(text, style.pen("body", scale)) for text in (name, street, town)]
+        elements.append(Rule("line", style.pen()) if dice.chance(0.5) else Gap(0.5))
+        turns.append(
+            Turn(dice.pick([f"Who is the {asked}?", f"What is the {asked}'s name?", f"Name of the {asked}?"]), name)
+        )
+        turns.append(Turn(f"What is the street of the {asked}?", street))
+        known[asked] = name
+    number = words.code(dice) if dice.chance(0.5) else dice.digits(dice.integer(8, 14))
+    fields = [Field(dice.pick(["Tracking No.", "Tracking #", "TRACKING", "Parcel ID"]), number, "code")]
+    if job.budget.lines > 11:
+        fields.append(Field(dice.pick(["Weight", "WEIGHT"]), make_value(job, "measure"), "measure"))
+        fields.append(Field(dice.pick(["Ship date", "Date", "DATE"]), date_text(dice), "date"))
+    elements.append(_rows(job, fields, dice.pick(["inline", "aligned"]), 1, 0.0))
+    turns += [ask(dice, "field", field.value, label=spoken(dice, field.label.strip("#. "))) for field in fields]
+    known |= {field.label: field.value for field in fields}
+    if dice.chance(0.6):
+        elements.append(Barcode.draw(dice))
+    return Draft([Framed(elements, "frame", 0.6)] if dice.chance(0.6) else elements, turns, known, None)
+
+
+def _ticket(job: Job) -> Draft:
+    """An admission or travel ticket: a large title and short fields in two or three columns."""
+    dice, style, words = job.dice, job.style, job.words
+    title = letter_case(dice)(words.title(dice, dice.integer(1, 3)))
+    scale = max(1.0, min(dice.uniform(1.0, 1.9), job.budget.columns / len(title)))
+    options = [("Date", date_text(dice), "date"), ("Time", time_text(dice), "time"), ("Seat", words.code(dice), "code"),
+               ("Row", str(dice.integer(1, 60)), "number"), ("Gate", f"B{dice.integer(1, 40)}", "code"),
+               ("Price", make_value(job, "money"), "money"), ("Passenger", words.person(dice), "person"),
+               ("From", words.entry(dice, "cities"), "town"), ("To", words.entry(dice, "cities"), "town"),
+               ("Class", dice.pick(["1", "2", "Economy", "Business"]), "code"), ("Ticket No.", dice.digits(8), "code"),
+               ("Hall", str(dice.integer(1, 20)), "number"), ("Coach", str(dice.integer(1, 20)), "number")]  # fmt: skip
+    upper = dice.chance(0.5)
+    fields = [
+        Field(label.upper() if upper else label, value, kind)
+        for label, value, kind in dice.sample(options, dice.integer(3, 7))
+    ]
+    across = 1 if job.budget.columns < 30 else 2 if job.budget.columns < 50 else dice.integer(2, 3)
+    fields = fields[: max(1, (job.budget.lines - 3) // 2) * across]
+    rows = _rows(job, fields, dice.weighted({"above": 4, "inline": 2, "boxed": 1}), across, dice.uniform(0.2, 0.6))
+    elements: list[Element] = [Line(title, style.pen("head", scale), dice.pick(["left", "center"])), Gap(0.5), rows]
+    if dice.chance(0.5):
+        elements.append(Barcode.draw(dice))
+    turns = [ask(dice, "title", title), *(ask(dice, "field", f.value, label=spoken(dice, f.label)) for f in fields)]
+    known = {"title": title} | {field.label: field.value for field in fields}
+    framed = Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.5, 1.2))
+    return Draft([framed] if dice.chance(0.6) else elements, turns, known, None)

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mm.synthetic.fonts import Colour as Colour
 from mm.synthetic.fonts import Pen
-
-Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,8 @@ class Page:
 
     def rows(self) -> list[str]:
         """The transcription: pieces on one baseline, left to right, joined by a space."""
-        pieces = [(op.baseline, op.x, op.text) for op in (*(t for t in self.texts if t.counts), *self.marks)]
+        pieces = [(op.baseline, op.x, op.text) for op in self.texts if op.counts]
+        pieces += [(mark.baseline, mark.x, mark.text) for mark in self.marks]
         pieces.sort(key=lambda piece: piece[:2])
         return [" ".join(piece[2].strip() for piece in row) for _, row in groupby(pieces, key=lambda piece: piece[0])]
 
@@ -102,13 +102,7 @@ class Page:
                               (shape.box[0] + dx, shape.box[1] + dy, shape.box[2] + dx, shape.box[3] + dy))  # fmt: skip
             _draw_shape(painter, shape, (x0, y0, max(x0, x1), max(y0, y1)), shape.ink[0] if grey else shape.ink)
         for op in self.texts:
-            painter.text(
-                (op.x + dx, op.baseline + dy),
-                op.text,
-                fill=op.ink[0] if grey else op.ink,
-                font=op.pen.font,
-                anchor="ls",
-            )
+            op.pen.draw(painter, op.x + dx, op.baseline + dy, op.text, op.ink[0] if grey else op.ink)
 
 
 def _draw_shape(

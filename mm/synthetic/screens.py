@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm.synthetic.draft import Draft, Job
-from mm.synthetic.forms import CheckRow, make_fields
+from mm.synthetic.field_rows import CheckRow
+from mm.synthetic.fields import make_fields
+from mm.synthetic.fonts import Colour
 from mm.synthetic.layout import Element, Ends, Gap, Line, Rule, next_baseline
 from mm.synthetic.money import time_text
-from mm.synthetic.page import Colour, Page
+from mm.synthetic.page import Page
 from mm.synthetic.questions import ask, spoken
 from mm.synthetic.sample import Turn
 from mm.synthetic.style import Style
-from mm.synthetic.texts import sentence, snippet
+from mm.synthetic.texts import snippet
 
 
 @dataclass(frozen=True)
@@ -81,17 +83,9 @@ def screen(job: Job) -> Draft:
         turns.append(ask(dice, "title", title))
         fields["title"] = title
         left -= 2
-    makers = {
-        "settings": _settings,
-        "list": _list,
-        "dialog": _dialog,
-        "chat": _chat,
-        "terminal": _terminal,
-        "menu": _menu,
-    }
-    elements += makers[kind](job, left, turns, fields)
+    elements += _MAKERS[kind](job, left, turns, fields)
     width = job.budget.width * dice.uniform(0.6, 1.0) if kind != "dialog" else None
-    return Draft(elements, turns, fields, ("date", "total"), width)
+    return Draft(elements, turns, fields, None, width)
 
 
 def _settings(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
@@ -130,12 +124,8 @@ def _dialog(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> l
     names = dice.sample(words.lists["buttons"], dice.integer(1, 2 if job.budget.columns < 30 else 3))
     filled = dice.integer(-1, len(names) - 1)
     align = dice.pick(["left", "center"])
-    turns.append(
-        Turn(
-            dice.pick(["What buttons are there?", "Which buttons are there?", "What are the buttons?"]),
-            ", ".join(names),
-        )
-    )
+    question = dice.pick(["What buttons are there?", "Which buttons are there?", "What are the buttons?"])
+    turns.append(Turn(question, ", ".join(names)))
     ink = style.paper if not style.dark and style.coloured else style.ink
     plain = ink is style.ink and not style.coloured  # a black button needs white print: frame it instead
     return [*(Line(row, style.pen(), align) for row in rows), Gap(0.5), Buttons(names, -1 if plain else filled, ink)]
@@ -157,10 +147,11 @@ def _terminal(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) ->
     elements: list[Element] = []
     for _ in range(max(1, min(left, dice.integer(2, 14)))):
         name = words.word(dice).lower()
+        word, number, two = words.word(dice), dice.digits(3), words.word(dice).lower()
         text = dice.pick(
-            [f"{prompt}{name} --{words.word(dice).lower()}", f"{prompt}cd {name}/{words.word(dice).lower()}", f"{name}.{dice.pick(['py', 'txt', 'log', 'csv'])}",
-             f"{words.word(dice)}: {words.word(dice)} = {dice.digits(3)}", f"[{time_text(dice)}] {words.word(dice)} {words.word(dice)}",
-             f"ERROR: {words.word(dice)} {dice.digits(2)}", f"{dice.digits(3)} {name} OK", f"import {name}", f"{name} = {dice.integer(0, 999)}"]
+            [f"{prompt}{name} --{two}", f"{prompt}cd {name}/{two}", f"{name}.{dice.pick(['py', 'txt', 'log', 'csv'])}",
+             f"{word}: {two} = {number}", f"[{time_text(dice)}] {word} {two}", f"ERROR: {word} {number}",
+             f"{number} {name} OK", f"import {name}", f"{name} = {dice.integer(0, 999)}", f"{name}({two}, {number})"]
         )  # fmt: skip
         text = text[: max(4, job.budget.columns)].strip()
         elements.append(Line(text, style.pen()))
@@ -185,6 +176,4 @@ def _menu(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> lis
     return elements
 
 
-def caption(job: Job) -> str:
-    """A sentence that fits one line."""
-    return sentence(job, max(2, job.budget.columns // 8))
+_MAKERS = {"settings": _settings, "list": _list, "dialog": _dialog, "chat": _chat, "terminal": _terminal, "menu": _menu}

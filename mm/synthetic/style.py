@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from mm.processing.tiling import choose_resolution
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import FontSet, Pen, Typeface
-from mm.synthetic.page import Colour
+from mm.synthetic.fonts import Colour, FontSet, Pen, Typeface
 
 TILE = 192
 """Pixels a side of one tile of nano-vl2, to which sizes are planned; nothing breaks for a model with other tiles."""
@@ -49,6 +48,7 @@ class Style:
     paper: Colour
     coloured: bool
     dark: bool
+    shaped: bool  # drawn with kerning and ligatures
 
     @property
     def extras(self) -> frozenset[str]:
@@ -63,7 +63,7 @@ class Style:
             path = face.bold or face.regular
         elif role == "italic":
             path = face.italic or face.regular
-        return self.fonts.pen(path, max(7, round(self.em * scale)))
+        return self.fonts.pen(path, max(7, round(self.em * scale)), shaped=self.shaped)
 
     @property
     def line(self) -> int:
@@ -148,10 +148,11 @@ def draw_style(dice: Dice, fonts: FontSet, kind: str, em: int, level: float) -> 
         face=face,
         head=head,
         em=em,
-        pitch=dice.uniform(1.08, 1.35) if dice.chance(0.7) else dice.uniform(1.3, 1.9),
+        pitch=dice.weighted({dice.uniform(1.08, 1.35): 7, dice.uniform(1.3, 1.9): 2.5, dice.uniform(1.8, 2.6): 0.7}),
         bold_head=dice.chance(0.6),
         bold_keys=dice.chance(0.35),
         coloured=coloured,
         dark=dark,
+        shaped=dice.chance(0.35),
         **colours,
     )

@@ -68,9 +68,8 @@ def table(job: Job) -> Draft:
             rows.append([name, *(cell(kind) for kind in kinds)])
     case = letter_case(dice)
     heads = [case(head) for head in heads]
-    aligns = "l" + "".join(
-        dice.pick("rrc") if kind in {"number", "money", "percent"} else dice.pick("llc") for kind in kinds
-    )
+    figures = {"number", "money", "percent"}
+    aligns = "l" + "".join(dice.pick("rrc") if kind in figures else dice.pick("llc") for kind in kinds)
     body = style.pen()
     bar = style.panel if dice.chance(0.3) else None
     grid = Grid(
@@ -98,4 +97,4 @@ def table(job: Job) -> Draft:
         fields[f"{heads[column]} of {row[0]}"] = row[column]
     turns.append(ask(dice, "rows", str(len(rows))))
     turns.append(ask(dice, "columns", " ".join(heads)))
-    return Draft(elements, turns, fields, ("date", "total", "store"), job.budget.width if dice.chance(0.25) else None)
+    return Draft(elements, turns, fields, None, job.budget.width if dice.chance(0.25) else None)

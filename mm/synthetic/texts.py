@@ -6,13 +6,16 @@ from mm.synthetic.layout import Element, Gap, Line, wrap
 from mm.synthetic.money import cents, date_text, money_style, time_text
 from mm.synthetic.words import Lexicon, letter_case
 
+_TOKENS = {"word": 60, "number": 7, "code": 6, "amount": 6, "date": 4, "time": 2, "percent": 1.5, "email": 2, "url": 2,
+           "phone": 2.5, "symbol": 2, "accent": 3, "measure": 2}  # fmt: skip
+_UNITS = ("kg", "g", "ml", "cm", "mm", "km", "lb", "oz", "V", "W", "GB")
+_SNIPPETS = {"phrase": 5.0, "title": 2.5, "mixed": 3.0, "label": 1.5, "letters": 0.7, "person": 0.6, "street": 0.6}
 _SYMBOLS = "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 
 
 def token(dice: Dice, words: Lexicon, extras: frozenset[str]) -> str:
     """One word-like piece: a word, number, code, amount, date, address of the web ..."""
-    kind = dice.weighted({"word": 60, "number": 7, "code": 6, "amount": 6, "date": 4, "time": 2, "percent": 1.5, "email": 2,
-                          "url": 2, "phone": 2.5, "symbol": 2, "accent": 3, "measure": 2})  # fmt: skip
+    kind = dice.weighted(_TOKENS)
     match kind:
         case "word":
             return words.word(dice)
@@ -39,17 +42,15 @@ def token(dice: Dice, words: Lexicon, extras: frozenset[str]) -> str:
         case "accent":
             return words.accented(dice, words.word(dice), extras)
         case _:
-            degree = ["°C", "°F", "°"] if "°" in extras else []
-            return f"{dice.integer(1, 999)}{dice.pick(['', ' '])}{dice.pick(['kg', 'g', 'ml', 'cm', 'mm', 'km', 'lb', 'oz', 'V', 'W', 'GB', *degree])}"  # noqa: E501
+            units = (*_UNITS, "°C", "°F", "°") if "°" in extras else _UNITS
+            return f"{dice.integer(1, 999)}{dice.pick(['', ' '])}{dice.pick(units)}"
 
 
 def snippet(job: Job, columns: int) -> str:
     """A line of up to ``columns`` characters: a phrase, a heading, label and value, a mix, random characters."""
     dice, words, extras = job.dice, job.words, job.style.extras
     target = max(4, int(columns * dice.uniform(0.25, 1.0)))
-    kind = dice.weighted(
-        {"phrase": 5, "title": 2.5, "mixed": 3, "label": 1.5, "letters": 0.7, "person": 0.6, "street": 0.6}
-    )
+    kind = dice.weighted(_SNIPPETS)
     if kind in {"person", "street"}:
         text = words.person(dice) if kind == "person" else f"{words.street(dice)}, {words.town(dice)}"
     elif kind == "label":

@@ -6,6 +6,7 @@ through Debian (``data/words_licence.txt``) and lists written for this project (
 """
 
 import gzip
+import re
 import string
 import zlib
 from collections.abc import Callable
@@ -15,109 +16,22 @@ from importlib import resources
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Split
 
-_SHARED = frozenset({"small_words", "months", "weekdays", "states", "street_kinds", "domains", "units", "footers",
-                     "headers", "buttons", "status", "colours", "form_titles", "menu"})  # fmt: skip
-"""Sections of ``data/lists.txt`` that belong to the layout and are not split."""
+_SPLIT = frozenset({"first_names", "surnames", "streets", "cities", "countries", "store_first", "store_second", "items",
+                    "adjectives", "products", "jobs", "departments"})  # fmt: skip
+"""Sections of ``data/lists.txt`` that are divided between the splits; the others belong to the layout."""
 
-_ONSETS = [
-    "b",
-    "bl",
-    "br",
-    "c",
-    "ch",
-    "cl",
-    "cr",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "fr",
-    "g",
-    "gl",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "kn",
-    "l",
-    "m",
-    "n",
-    "p",
-    "ph",
-    "pl",
-    "pr",
-    "qu",
-    "r",
-    "s",
-    "sc",
-    "sh",
-    "sk",
-    "sl",
-    "sm",
-    "sn",
-    "sp",
-    "st",
-    "str",
-    "t",
-    "th",
-    "tr",
-    "tw",
-    "v",
-    "w",
-    "wh",
-    "x",
-    "y",
-    "z",
-]  # noqa: E501
-_VOWELS = ["a", "e", "i", "o", "u", "ai", "au", "ea", "ee", "ei", "ie", "io", "oa", "oo", "ou", "ue", "y"]
-_CODAS = [
-    "",
-    "",
-    "",
-    *[
-        "b",
-        "ck",
-        "d",
-        "ff",
-        "g",
-        "k",
-        "l",
-        "ll",
-        "lm",
-        "lt",
-        "m",
-        "mp",
-        "n",
-        "nd",
-        "ng",
-        "nk",
-        "nt",
-        "p",
-        "pt",
-        "r",
-        "rd",
-        "rk",
-        "rm",
-        "rn",
-        "rt",
-        "s",
-        "sh",
-        "ss",
-        "st",
-        "t",
-        "th",
-        "v",
-        "x",
-        "z",
-    ],
-]
 _ACCENTS = {"e": "éèêë", "a": "áàâäåã", "i": "íîï", "o": "óôöø", "u": "úùûü", "n": "ñ", "c": "ç"}
 
 
 def split_of(word: str) -> Split:
     """The split that a word belongs to; letter case does not matter."""
     return "held_out" if zlib.crc32(word.lower().encode()) % 10 == 0 else "train"
+
+
+def split_of_entry(entry: str) -> Split:
+    """The split of an entry of several words: held out as soon as one of its words is."""
+    held_out = any(split_of(word) == "held_out" for word in re.findall(r"[A-Za-z']+", entry))
+    return "held_out" if held_out else "train"
 
 
 def _data(name: str) -> bytes:
@@ -132,7 +46,7 @@ def _lists() -> dict[str, tuple[str, ...]]:
         if line.startswith("["):
             name = line.strip("[]")
         elif line and not line.startswith("#"):
-            sections[name] = (*sections.get(name, ()), *(entry for entry in line.split(";") if entry))
+            sections[name] = tuple(line.split(";"))
     return sections
 
 
@@ -141,7 +55,7 @@ def lexicon(split: Split) -> "Lexicon":
     """The words of one split, read once."""
     words = gzip.decompress(_data("words.txt.gz")).decode().split("\n")
     lists = {
-        name: entries if name in _SHARED else tuple(entry for entry in entries if split_of(entry) == split)
+        name: tuple(entry for entry in entries if name not in _SPLIT or split_of_entry(entry) == split)
         for name, entries in _lists().items()
     }
     return Lexicon(split, tuple(word for word in words if split_of(word) == split), lists)
@@ -162,7 +76,10 @@ class Lexicon:
     def pseudo(self, dice: Dice) -> str:
         """A pronounceable word that is in no dictionary."""
         while True:
-            parts = [dice.pick(_ONSETS) + dice.pick(_VOWELS) + dice.pick(_CODAS) for _ in range(1 + dice.integer(0, 2))]
+            parts = []
+            for _ in range(1 + dice.integer(0, 2)):
+                coda = self.entry(dice, "codas") if dice.chance(0.8) else ""
+                parts.append(self.entry(dice, "onsets") + self.entry(dice, "vowels") + coda)
             word = "".join(parts)[: dice.integer(4, 12)]
             if split_of(word) == self.split:
                 return word
@@ -196,28 +113,22 @@ class Lexicon:
 
     def code(self, dice: Dice) -> str:
         """A code such as ``AB-1234``, ``7F3K9``, ``#00412`` or ``INV/2024/118``."""
-        pattern = dice.pick(
-            ["AA-9999", "AAA-999", "A99999", "99999", "999999", "9999-9999", "AA99AA", "#99999", "#999", "A-99", "AAA/9999/99",
-             "99-999-99", "XXXXX", "XXXXXXXX", "XXXX-XXXX", "AA 99 99", "A9", "99A", "9999999999", "AA-9999-A", "xxxxxx", "XX:XX:XX",
-             "99.99.99", "(99)", "v9.9.9", "A_999", "AA9/99", "N 9999 A", "99999-999"]
-        )  # fmt: skip
-        sets: dict[str, str] = {"A": string.ascii_uppercase, "9": string.digits,
-                                "X": string.ascii_uppercase + string.digits, "x": string.ascii_lowercase + string.digits}  # fmt: skip
+        sets = {"A": string.ascii_uppercase, "9": string.digits, "X": string.ascii_uppercase + string.digits}
+        sets["x"] = sets["X"].lower()
+        pattern = self.entry(dice, "codes")
         return "".join(dice.pick(sets[letter]) if letter in sets else letter for letter in pattern)
 
     def phone(self, dice: Dice) -> str:
         """A telephone number in one of several national spellings."""
-        pattern = dice.pick(
-            ["(999) 999-9999", "999-999-9999", "999.999.9999", "+1 999 999 9999", "+44 20 9999 9999", "099 999 9999", "01999 999999",
-             "+49 99 9999999", "+33 9 99 99 99 99", "999-9999", "+999999999999", "099-9999999", "1-800-999-9999", "99 99 99 99"]
-        )  # fmt: skip
+        pattern = self.entry(dice, "phones")
         return "".join(dice.digits(1) if letter == "9" else letter for letter in pattern)
 
     def email(self, dice: Dice) -> str:
         """An e-mail address."""
         first, last = self.entry(dice, "first_names").lower(), self.entry(dice, "surnames").lower().replace("'", "")
-        user = dice.pick([f"{first}.{last}", f"{first[0]}{last}", f"{first}{dice.digits(2)}", f"{first}_{last}",
-                          "info", "sales", "office", "hello", "support"])  # fmt: skip
+        user = dice.pick([f"{first}.{last}", f"{first[0]}{last}", f"{first}{dice.digits(2)}", f"{first}_{last}"])
+        if dice.chance(0.4):
+            user = dice.pick(["info", "sales", "office", "hello", "support", "contact"])
         return f"{user}@{self.host(dice)}"
 
     def host(self, dice: Dice) -> str:
@@ -243,7 +154,8 @@ class Lexicon:
         """Town with postal code."""
         city = self.entry(dice, "cities") if dice.chance(0.8) else _capital(self.pseudo(dice))
         state, five = self.entry(dice, "states"), dice.digits(5)
-        british = f"{dice.pick('BEGLMNSW')}{dice.integer(1, 29)} {dice.digits(1)}{dice.pick('ABDEFGHJLN')}{dice.pick('ABDEFGHJLN')}"
+        area, end = dice.pick("BEGLMNSW"), dice.pick("ABDEFGHJLN") + dice.pick("ABDEFGHJLN")
+        british = f"{area}{dice.integer(1, 29)} {dice.digits(1)}{end}"
         return dice.weighted({f"{city}, {state} {five}": 5, f"{five} {city}": 2.5, f"{city} {british}": 2, city: 1})
 
 
@@ -253,4 +165,5 @@ def _capital(word: str) -> str:
 
 def letter_case(dice: Dice) -> Callable[[str], str]:
     """A way to write a line: as it is, all capitals, or all small."""
-    return dice.weighted({str: 6, str.upper: 3, str.lower: 0.6})
+    cases: dict[Callable[[str], str], float] = {str: 6, str.upper: 3, str.lower: 0.6}
+    return dice.weighted(cases)

@@ -1,0 +1,195 @@
+"""Elements of forms: fields in several arrangements, check boxes, frames, bar codes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mm.synthetic.dice import Dice
+from mm.synthetic.fonts import Colour, Pen
+from mm.synthetic.layout import Element, next_baseline
+from mm.synthetic.page import Page
+from mm.synthetic.style import Style
+
+
+@dataclass(frozen=True)
+class Field:
+    """A label with its value, both as printed (the label without its colon)."""
+
+    label: str
+    value: str
+    kind: str = "words"  # type of the value (mm.synthetic.fields.labels)
+
+
+@dataclass(frozen=True)
+class FieldRows:
+    """Fields in ``across`` columns, all in one arrangement."""
+
+    fields: Sequence[Field]
+    across: int
+    form: str  # inline, aligned, right, above, below, boxed, underline
+    label_pen: Pen
+    value_pen: Pen
+    colon: str
+    label_ink: Colour
+    pad: float  # extra space below a row, em
+    gap: float = 1.5  # between columns, em
+    tab: float = 0.8  # between the labels' column and the values (aligned), em
+    ruled: bool = False  # a line below each value (aligned)
+
+    def _label(self, field: Field) -> str:
+        return field.label + self.colon
+
+    def _label_width(self) -> float:
+        return max(self.label_pen.width(self._label(field)) for field in self.fields)
+
+    def _field_width(self, field: Field, style: Style) -> float:
+        label, value = self.label_pen.width(self._label(field)), self.value_pen.width(field.value)
+        em = style.em
+        match self.form:
+            case "above" | "below":
+                return max(label, value)
+            case "boxed":
+                return max(label, value + em)
+            case "aligned":
+                return self._label_width() + self.tab * em + value
+            case "underline":
+                return label + 0.5 * em + value + em
+            case "right":
+                return label + 1.5 * em + value
+            case _:
+                return label + max(self.label_pen.advance(" "), 0.3 * em) + value
+
+    def natural_width(self, style: Style) -> float:
+        widest = max(self._field_width(field, style) for field in self.fields)
+        return widest * self.across + self.gap * style.em * (self.across - 1)
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        step = (width + self.gap * style.em) / self.across
+        column = step - self.gap * style.em
+        for start in range(0, len(self.fields), self.across):
+            row = [(x + index * step, field) for index, field in enumerate(self.fields[start : start + self.across])]
+            if self.form in {"above", "below", "boxed"}:
+                self._place_stacked(page, style, row, column)
+            else:
+                self._place_inline(page, style, row, column)
+            page.top += self.pad * style.em
+
+    def _place_inline(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
+        larger = max(self.label_pen, self.value_pen, key=lambda pen: pen.size)
+        baseline, thin = next_baseline(page, style, larger), max(1, round(style.em / 16))
+        for x, field in row:
+            label = self._label(field)
+            page.text(x, baseline, label, self.label_pen, self.label_ink)
+            end = x + self.label_pen.width(label)
+            at = {
+                "aligned": x + self._label_width() + self.tab * style.em,
+                "right": x + column - self.value_pen.width(field.value),
+                "underline": end + 0.8 * style.em,
+            }.get(self.form, end + max(self.label_pen.advance(" "), 0.3 * style.em))
+            page.text(at, baseline, field.value, self.value_pen, style.ink)
+            if self.form == "underline" or (self.form == "aligned" and self.ruled):
+                y = baseline + self.value_pen.descent + 1
+                page.shape("line", (at - 0.4 * style.em, y, x + column, y), style.accent, thin)
+
+    def _place_stacked(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
+        thin = max(1, round(style.em / 16))
+        first, second = self.label_pen, self.value_pen
+        if self.form == "below":
+            first, second = second, first
+        upper = next_baseline(page, style, first)
+        page.top += 0.15 * style.em if self.form == "boxed" else 0.0
+        top = page.top
+        lower = next_baseline(page, style, second)
+        page.top += 0.2 * style.em if self.form == "boxed" else 0.0
+        for x, field in row:
+            inset = 0.5 * style.em if self.form == "boxed" else 0.0
+            at_label, at_value = (lower, upper) if self.form == "below" else (upper, lower)
+            page.text(x, at_label, self._label(field), self.label_pen, self.label_ink)
+            page.text(x + inset, at_value, field.value, self.value_pen, style.ink)
+            if self.form == "boxed":
+                page.shape("frame", (x, top, x + column, page.top), style.accent, thin)
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """Options with a box before each, ticked or not; ``drawn`` boxes are shapes, others are ``[x]`` in print."""
+
+    options: Sequence[tuple[str, bool]]
+    pen: Pen
+    drawn: bool
+
+    def _width(self, label: str, style: Style) -> float:
+        return self.pen.width(label) + (1.3 * style.em if self.drawn else self.pen.width("[x] ")) + 1.5 * style.em
+
+    def natural_width(self, style: Style) -> float:
+        return sum(self._width(label, style) for label, _ in self.options)
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        baseline, thin = next_baseline(page, style, self.pen), max(1, round(style.em / 14))
+        for label, ticked in self.options:
+            mark = "[x]" if ticked else "[ ]"
+            if self.drawn:
+                side = 0.75 * style.em
+                box = (x, baseline - side, x + side, baseline)
+                page.shape("frame", box, style.ink, thin)
+                if ticked:
+                    page.shape("line", (box[0], box[1], box[2], box[3]), style.ink, thin + 1)
+                    page.shape("rise", (box[0], box[1], box[2], box[3]), style.ink, thin + 1)
+                page.mark(x, baseline, mark)
+                page.text(x + 1.3 * style.em, baseline, label, self.pen, style.ink)
+            else:
+                page.text(x, baseline, f"{mark} {label}", self.pen, style.ink)
+            x += self._width(label, style)
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Elements inside a frame (a card, a label)."""
+
+    inside: Sequence[Element]
+    kind: str  # frame or round_frame
+    pad: float  # em
+
+    def natural_width(self, style: Style) -> float:
+        return max(element.natural_width(style) for element in self.inside) + 2 * self.pad * style.em
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        pad, top = self.pad * style.em, page.top
+        page.top += pad
+        for element in self.inside:
+            element.place(page, style, x + pad, width - 2 * pad)
+        page.top += pad
+        page.shape(self.kind, (x, top, x + width, page.top), style.accent, max(1, round(style.em / 10)))
+
+
+@dataclass(frozen=True)
+class Barcode:
+    """Bars of random widths, or a square of random modules; a picture without text."""
+
+    bars: Sequence[bool]
+    side: int  # modules a side of a square code, 0 for bars
+    height: float  # em
+
+    @classmethod
+    def draw(cls, dice: Dice) -> "Barcode":
+        """Draw a code of either kind."""
+        side = dice.pick([21, 25, 29]) if dice.chance(0.35) else 0
+        count = side * side if side else dice.integer(50, 95)
+        return cls(
+            (dice.rng.random(count) < 0.5).tolist(), side, dice.uniform(4.0, 6.0) if side else dice.uniform(1.5, 3.5)
+        )
+
+    def natural_width(self, style: Style) -> float:
+        return self.height * style.em if self.side else 8.0 * style.em
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        per_row = self.side or len(self.bars)
+        page.top += 0.4 * style.em
+        across = self.height * style.em if self.side else min(width, 14 * style.em)
+        step = max(1, int(across / per_row))
+        left, tall = x + (width - step * per_row) / 2, step if self.side else round(self.height * style.em)
+        rows = self.side or 1
+        for index, bar in enumerate(self.bars):
+            if bar:
+                bx, by = left + index % per_row * step, page.top + index // per_row * tall
+                page.shape("fill", (bx, by, bx + step - 1, by + tall - 1), style.ink)
+        page.top += rows * tall + 0.4 * style.em
