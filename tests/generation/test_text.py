@@ -156,8 +156,8 @@ def test_the_callers_embeddings_are_unchanged(decoder, new_row):
     embeds = [embed(decoder, prompt) for prompt in PROMPTS]
     before = [values.clone() for values in embeds]
     list(generate(decoder, embeds, [new_row(prompt) for prompt in PROMPTS]))
-    for values, copy in zip(embeds, before, strict=True):
-        torch.testing.assert_close(values, copy, rtol=0, atol=0)
+    for values, kept in zip(embeds, before, strict=True):
+        torch.testing.assert_close(values, kept, rtol=0, atol=0)
 
 
 def test_decode_steps_may_run_on_fewer_threads_than_the_rest(decoder, new_row):
