@@ -1,5 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that ``mm --help`` costs nothing."""
 
+import io
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -65,4 +67,7 @@ app.command("train")(check.train)
 
 def main() -> None:
     """Entry point of the ``mm`` command."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # bytes that are no text are shown as such, and stop nothing
+            stream.reconfigure(errors="replace" if stream is sys.stdin else "backslashreplace")
     app(prog_name="mm")
