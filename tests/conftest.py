@@ -57,7 +57,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def manifest() -> Callable[[str], dict[str, Any]]:
-    """manifest("deepseek-vl2-tiny") -> {"num_tensors", "total_elements", "tensors": {name: shape}} of a published checkpoint."""
+    """manifest("deepseek-vl2-tiny") -> {"num_tensors", "total_elements", "tensors": {name: shape}} as published."""
 
     def read(name: str) -> dict[str, Any]:
         data: dict[str, Any] = json.loads(lzma.decompress((TESTS / "manifests" / f"{name}.json.xz").read_bytes()))
