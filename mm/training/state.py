@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -103,7 +104,8 @@ def load_state(
                 value.copy_(saved_value)
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(
-            f"{path} does not fit this run ({error}). Resume with the recipe that wrote it, or name another --state."
+            f"{path} does not fit this run ({shorten(str(error), 200)}). Resume with the recipe that wrote it, or name "
+            "another --state."
         ) from error
     return Progress(**state["progress"])
 
@@ -118,4 +120,4 @@ def load_weights_from(folder: Path, objective: Objective) -> None:
     try:
         objective.model.load_state_dict(weights)
     except RuntimeError as error:
-        raise WeightsError(f"{folder} is not the model of this recipe: {error}") from error
+        raise WeightsError(f"{folder} is not the model of this recipe: {shorten(str(error), 200)}") from error
