@@ -262,7 +262,8 @@ def draw_values(dice: Dice, count: int, top: float, decimals: int, signed: bool)
             raw = [dice.uniform(0.04, 1.0) ** 2.2 + 0.02 for _ in range(count)]
         case _:
             raw = [dice.uniform(0.04, 1.0) for _ in range(count)]
-    raw = [min(1.0, max(0.03, value)) for value in raw]
+    raw = [value if value < 1.0 else 1.0 - dice.uniform(0.0, 0.12) for value in raw]
+    raw = [value if value > 0.04 else dice.uniform(0.03, 0.12) for value in raw]
     if signed:
         raw = [-0.7 * value if dice.chance(0.35) else value for value in raw]
     return [_rounded(value * top, decimals) for value in raw]

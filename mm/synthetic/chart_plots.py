@@ -379,6 +379,21 @@ def _legend_inside(
     em = pen.size
     x0, y0, x1, y1 = plot.box
     legend = Legend(keys, pen, stacked=True, width=0.6 * (x1 - x0), framed=look.legend_frame != "")
+    if plan.horizontal:
+        ends = [max(plot.value(value) for value in column) + 0.6 * em for column in zip(*data.values, strict=True)]
+        if plan.stacked:
+            ends = [plot.value(sum(column)) + 0.6 * em for column in zip(*data.values, strict=True)]
+        if plan.printed and not plan.stacked:
+            ends = [end + max(pen.width(data.number(v)) for row in data.values for v in row) for end in ends]
+        for y in (y1 - legend.height - 0.5 * em, y0 + 0.5 * em):
+            reach = [
+                end
+                for end, centre in zip(ends, plot.centres, strict=True)
+                if y - plot.slot / 2 < centre < y + legend.height + plot.slot / 2
+            ]
+            if max(reach, default=x0) < x1 - legend.width - 0.5 * em:
+                return legend, (x1 - legend.width - 0.5 * em, y)
+        raise NoRoomError("legend inside")
     tops = [
         min(plot.value(value) for value in column) - (1.8 * em if plan.printed else 0.6 * em)
         for column in zip(*data.values, strict=True)

@@ -218,6 +218,10 @@ def _word_turns(reading: Reading, dice: Dice) -> list[Turn]:
     for name, title in (("x_title", reading.x_title), ("y_title", reading.y_title)):
         if title is not None:
             turns.append(ask_about(dice, name, title or ABSENT_ANSWER))
+        if title:
+            turns.append(ask_about(dice, name[0] + "_about", title))
+    if data.title:
+        turns.append(ask_about(dice, "about", data.title))
     return turns
 
 
@@ -266,7 +270,9 @@ def chart_turns(reading: Reading, dice: Dice, strangers: Sequence[str], *, budge
     }
     wanted = dice.integer(3, 6)
     turns: list[Turn] = []
-    while len(turns) < wanted and families:
+    for _ in range(30):
+        if len(turns) == wanted or not families:
+            break
         family = dice.weighted(families)
         options = {
             "value": _value_turns,
@@ -289,7 +295,10 @@ def chart_turns(reading: Reading, dice: Dice, strangers: Sequence[str], *, budge
             continue
         turn = dice.pick(found)
         size = len(turn.question) + len(turn.answer)
-        if turn.question not in {other.question for other in turns} and (size <= budget or not turns):
+        long = len(turn.answer) > 24  # short answers may come twice
+        if any(turn.question == other.question or (long and turn.answer == other.answer) for other in turns):
+            continue
+        if size <= budget or not turns:
             turns.append(turn)
             budget -= size
         elif budget < 40:
