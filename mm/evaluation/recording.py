@@ -114,6 +114,17 @@ class Recording:
             )
         return value
 
+    def count(self, record: Mapping[str, Any], key: str, default: int) -> int:
+        """A whole number of 1 or more, ``default`` where there is none.
+
+        Raises:
+            InputError: something else.
+        """
+        value = default if record.get(key) is None else self.need(record, key, int)
+        if value < 1:
+            raise InputError(f"{self.folder / 'cases.json'}: {key} is {value}; expected 1 or more")
+        return value
+
     def names(self, entry: str) -> list[str]:
         """Names of the recorded tensors of one entry, in the order of the file's description."""
         return [name.removeprefix(f"{entry}/") for name in self._described if name.startswith(f"{entry}/")]
@@ -138,11 +149,11 @@ class Recording:
         Raises:
             InputError: what is stored is not what cases.json describes.
         """
-        facts = self._described.get(name)
-        if facts is None:
+        if name not in self._described:
             return None
+        facts = self._described[name]
         values, rows = self.plain(name), self.plain(f"{name}.rows")
-        shape = tuple(facts["shape"]) if isinstance(facts, dict) and isinstance(facts.get("shape"), list) else ()
+        shape = _shape_of(facts)
         if values is None or not shape:
             raise InputError(f"{self.folder}: tensor {name} is described but not stored. Copy the case folder again")
         expected = shape if rows is None else (rows.numel(), shape[-1])
@@ -165,6 +176,14 @@ class Recording:
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise InputError(f"the case names the image {name!r}, which is outside of {self.folder}")
         return path
+
+
+def _shape_of(facts: object) -> tuple[int, ...]:
+    """The shape in a tensor's description; empty when that is malformed."""
+    shape = facts.get("shape") if isinstance(facts, dict) else None
+    if not isinstance(shape, list) or not all(isinstance(side, int) and side >= 0 for side in shape):
+        return ()
+    return tuple(shape) if isinstance(facts, dict) and isinstance(facts.get("sha256", ""), str) else ()
 
 
 def values_in(shape: tuple[int, ...]) -> int:
