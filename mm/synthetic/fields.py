@@ -11,6 +11,7 @@ from mm.synthetic.money import cents, date_text, money_style, time_text
 from mm.synthetic.questions import ask
 from mm.synthetic.sample import ABSENT_ANSWER, Turn
 from mm.synthetic.texts import token
+from mm.synthetic.words import capital, upper
 
 _UNITS = ("kg", "g", "cm", "mm", "m", "km", "lb", "in", "ml", "L", "V", "W", "bar")
 _LISTED = {"first": "first_names", "last": "surnames", "country": "countries", "state": "states", "job": "jobs",
@@ -57,7 +58,7 @@ def make_value(job: Job, kind: str) -> str:
     text = " ".join(words.word(dice) for _ in range(dice.integer(1, 4)))
     if dice.chance(0.06):
         text = words.accented(dice, text, extras)
-    return text[:1].upper() + text[1:]
+    return capital(text)
 
 
 def make_fields(job: Job, count: int, columns: int) -> list[Field]:
@@ -78,7 +79,7 @@ def make_fields(job: Job, count: int, columns: int) -> list[Field]:
             word = words.word(dice).capitalize()
             label = dice.pick([word, f"{word} {label.lower()}", f"{label} {dice.integer(2, 9)}", words.title(dice, 2)])
         value = make_value(job, kind)
-        value = value.upper() if upper_values else value
+        value = upper(value) if upper_values else value
         if len(value) > columns or len(label) > columns:
             continue
         key = label.lower().strip(".")

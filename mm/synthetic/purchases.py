@@ -8,7 +8,7 @@ from mm.synthetic.layout import Element, Ends, Gap, Grid, Line, Rule
 from mm.synthetic.money import MoneyStyle, cents, money_style
 from mm.synthetic.questions import ask, spoken
 from mm.synthetic.sample import Turn
-from mm.synthetic.words import letter_case
+from mm.synthetic.words import capital, letter_case, upper
 
 _SEPARATORS = {"-": 4.0, "=": 2.0, "*": 1.0, "_": 0.5, "- ": 0.5, ".": 0.5, "~": 0.3, "line": 3.0, "dashes": 2.0,
                "double": 0.7, "thick": 0.5, "": 3.0, "#": 0.1, "+": 0.1}  # fmt: skip
@@ -53,7 +53,7 @@ class Paper:
         return cls(
             job=job,
             money=money_style(dice, job.style.extras),
-            case=letter_case(dice) if dice.chance(0.7) else str.upper,
+            case=letter_case(dice) if dice.chance(0.7) else upper,
             left=job.budget.lines,
             item_symbol=dice.chance(0.45),
             leader=dice.pick([".", ".", "-", "_", ". "]) if dice.chance(0.15) else "",
@@ -112,7 +112,7 @@ def _make_items(paper: Paper, count: int, columns: int) -> list[Item]:
     while len(items) < count:
         for _ in range(4):
             word = words.word(dice)
-            base = words.entry(dice, "items") if dice.chance(0.6) else word[:1].upper() + word[1:]
+            base = words.entry(dice, "items") if dice.chance(0.6) else capital(word)
             options = {
                 base: 6,
                 f"{words.entry(dice, 'adjectives')} {base}": 2,
@@ -246,7 +246,7 @@ def add_totals(paper: Paper, net: int) -> int:
     indent = dice.uniform(4, 8) if job.budget.columns > 30 and dice.chance(0.1) else 0.0
     for name, label, text in lines:
         printed = text.replace(symbol, "").strip() if plain else text
-        label = label.upper() if paper.case is str.upper else label
+        label = label.upper() if paper.case is upper else label
         paper.add(Ends(label, printed, style.pen(), style.pen(), paper.leader, indent=indent))
         paper.know(name, printed)
     if lines:

@@ -5,6 +5,7 @@ from mm.synthetic.field_rows import Barcode
 from mm.synthetic.layout import Ends, Gap
 from mm.synthetic.money import date_text, time_text
 from mm.synthetic.purchases import Paper, add_items, add_totals
+from mm.synthetic.words import capital
 
 
 def receipt(job: Job) -> Draft:
@@ -41,8 +42,7 @@ def add_totals_after_items(paper: Paper) -> int:
 def store_name(job: Job) -> str:
     """The name of a shop that nobody has heard of."""
     dice, words = job.dice, job.words
-    word = words.word(dice)
-    word = word[:1].upper() + word[1:]
+    word = capital(words.word(dice))
     first, second, owner = (words.entry(dice, name) for name in ("store_first", "store_second", "surnames"))
     return dice.weighted(
         {

@@ -4,7 +4,7 @@ from mm.synthetic.dice import Dice
 from mm.synthetic.draft import Draft, Job
 from mm.synthetic.layout import Element, Gap, Line, wrap
 from mm.synthetic.money import cents, date_text, money_style, time_text
-from mm.synthetic.words import Lexicon, letter_case
+from mm.synthetic.words import Lexicon, capital, letter_case
 
 _TOKENS = {"word": 60, "number": 7, "code": 6, "amount": 6, "date": 4, "time": 2, "percent": 1.5, "email": 2, "url": 2,
            "phone": 2.5, "symbol": 2, "accent": 3, "measure": 2}  # fmt: skip
@@ -69,7 +69,7 @@ def snippet(job: Job, columns: int) -> str:
                 parts.append(words.entry(dice, "small_words") if dice.chance(0.3) else words.word(dice))
         text = " ".join(parts)
         if kind == "phrase" and dice.chance(0.5):
-            text = text[0].upper() + text[1:] + dice.pick([".", ".", "", "!", "?", ":"])
+            text = capital(text) + dice.pick([".", ".", "", "!", "?", ":"])
     text = letter_case(dice)(text)
     return _cut(text, columns)
 
@@ -98,12 +98,12 @@ def sentence(job: Job, length: int) -> str:
         elif dice.chance(0.03):
             word = f"{word}-{words.word(dice)}"
         elif dice.chance(0.06):
-            word = word[:1].upper() + word[1:]
+            word = capital(word)
         if index < length - 1 and dice.chance(0.1):
             word += dice.weighted({",": 8, ";": 1, ":": 1, " -": 0.7})
         parts.append(word)
     text = " ".join(parts)
-    return text[:1].upper() + text[1:] + dice.weighted({".": 12, "?": 1.5, "!": 1.5, "...": 0.3})
+    return capital(text) + dice.weighted({".": 12, "?": 1.5, "!": 1.5, "...": 0.3})
 
 
 def word(job: Job) -> Draft:

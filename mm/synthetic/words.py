@@ -90,7 +90,7 @@ class Lexicon:
 
     def title(self, dice: Dice, count: int) -> str:
         """``count`` words, each with a capital."""
-        return " ".join(_capital(self.word(dice)) for _ in range(count))
+        return " ".join(capital(self.word(dice)) for _ in range(count))
 
     def accented(self, dice: Dice, word: str, extras: frozenset[str]) -> str:
         """The word with one letter accented, when the font has such a letter."""
@@ -105,7 +105,7 @@ class Lexicon:
         """A person's name in one of several spellings."""
         first, last = self.entry(dice, "first_names"), self.entry(dice, "surnames")
         if dice.chance(0.2):
-            last = _capital(self.pseudo(dice))
+            last = capital(self.pseudo(dice))
         middle = dice.pick(string.ascii_uppercase) + "."
         return dice.weighted(
             {f"{first} {last}": 7, f"{last}, {first}": 1.2, f"{first} {middle} {last}": 1, f"{first[0]}. {last}": 1}
@@ -143,7 +143,7 @@ class Lexicon:
 
     def street(self, dice: Dice) -> str:
         """House number and street, in either order."""
-        name = self.entry(dice, "streets") if dice.chance(0.7) else _capital(self.word(dice))
+        name = self.entry(dice, "streets") if dice.chance(0.7) else capital(self.word(dice))
         number = str(dice.integer(1, 999 if dice.chance(0.8) else 9999))
         street = f"{name} {self.entry(dice, 'street_kinds')}"
         return dice.weighted(
@@ -152,18 +152,29 @@ class Lexicon:
 
     def town(self, dice: Dice) -> str:
         """Town with postal code."""
-        city = self.entry(dice, "cities") if dice.chance(0.8) else _capital(self.pseudo(dice))
+        city = self.entry(dice, "cities") if dice.chance(0.8) else capital(self.pseudo(dice))
         state, five = self.entry(dice, "states"), dice.digits(5)
         area, end = dice.pick("BEGLMNSW"), dice.pick("ABDEFGHJLN") + dice.pick("ABDEFGHJLN")
         british = f"{area}{dice.integer(1, 29)} {dice.digits(1)}{end}"
         return dice.weighted({f"{city}, {state} {five}": 5, f"{five} {city}": 2.5, f"{city} {british}": 2, city: 1})
 
 
-def _capital(word: str) -> str:
-    return word[:1].upper() + word[1:]
+def capital(text: str) -> str:
+    """The text with a capital first letter; as it is where that letter is beyond ASCII, as a font may lack its capital."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
+
+
+def upper(text: str) -> str:
+    """The text in capitals; as it is where it holds letters beyond ASCII, whose capitals a font may lack."""
+    return text.upper() if text.isascii() else text
+
+
+def lower(text: str) -> str:
+    """The text in small letters; as it is where it holds letters beyond ASCII."""
+    return text.lower() if text.isascii() else text
 
 
 def letter_case(dice: Dice) -> Callable[[str], str]:
     """A way to write a line: as it is, all capitals, or all small."""
-    cases: dict[Callable[[str], str], float] = {str: 6, str.upper: 3, str.lower: 0.6}
+    cases: dict[Callable[[str], str], float] = {str: 6, upper: 3, lower: 0.6}
     return dice.weighted(cases)

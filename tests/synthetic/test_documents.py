@@ -7,6 +7,7 @@ import pytest
 from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.synthetic.documents import DEFAULT_MIXTURE, KINDS, MAX_CHARACTERS, Mixture, render
+from mm.synthetic.fonts import EXTRAS
 from mm.synthetic.questions import ASK, READ_ALL
 from mm.synthetic.sample import ABSENT_ANSWER
 from mm.synthetic.style import view_scale
@@ -33,6 +34,7 @@ def test_every_answer_is_in_the_image(kind, fonts):
         assert sample.image.mode == "RGB" and sample.turns and 1 <= len(sample.text) <= MAX_CHARACTERS
         assert len({turn.question for turn in sample.turns}) == len(sample.turns)
         flat = " ".join(sample.text.split())
+        assert all(letter.isascii() or letter in EXTRAS for letter in flat)
         for turn in sample.turns:
             assert turn.question and turn.answer
             computed = turn.answer in {ABSENT_ANSWER, "Yes", "No"} or "button" in turn.question

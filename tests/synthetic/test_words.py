@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mm.synthetic.dice import Dice
-from mm.synthetic.words import lexicon, split_of, split_of_entry
+from mm.synthetic.words import capital, lexicon, lower, split_of, split_of_entry, upper
 
 
 def test_splits_are_disjoint_and_about_one_in_ten():
@@ -47,3 +47,14 @@ def test_accents_only_where_the_font_has_them():
     assert words.accented(dice, "cafe", frozenset()) == "cafe"
     assert words.accented(dice, "brrr", frozenset("é")) == "brrr"
     assert {words.accented(dice, "bed", frozenset("é")) for _ in range(5)} == {"béd"}
+
+
+def test_case_leaves_letters_beyond_ascii_alone():
+    assert (upper("café 1"), upper("tea 1"), lower("TEA"), lower("É"), capital("tea"), capital("été")) == (
+        "café 1",
+        "TEA 1",
+        "tea",
+        "É",
+        "Tea",
+        "été",
+    )
