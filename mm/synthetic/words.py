@@ -160,7 +160,7 @@ class Lexicon:
 
 
 def capital(text: str) -> str:
-    """The text with a capital first letter; as it is where that letter is beyond ASCII, as a font may lack its capital."""
+    """The text with a capital first letter; as it is where that letter is beyond ASCII (its capital may be missing)."""
     return text[:1].upper() + text[1:] if text[:1].isascii() else text
 
 
