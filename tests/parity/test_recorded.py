@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from mm.evaluation.verify import verify
 
@@ -38,3 +39,11 @@ def test_everything_recorded_is_reproduced(case: str, golden: Callable[[str], Pa
     report = verify(golden(case))
     assert [row for row in report.rows if row.verdict != "ok"] == []
     assert report.passed and len(report.rows) >= ROWS[case]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("deepseek")])
+def test_everything_recorded_is_reproduced_on_a_gpu(case: str, golden: Callable[[str], Path]) -> None:
+    report = verify(golden(case), device="cuda")
+    assert [row for row in report.rows if row.verdict != "ok"] == []
