@@ -1,8 +1,8 @@
 """Pack recorded cases and manifests for this repository: python tests/golden/pack.py GOLDEN_FOLDER MANIFEST_FOLDER.
 
 One ``<case>.tar.xz`` per case with sorted names, zero times and no owner, so that packing the same files again gives
-the same bytes. ``MANIFEST.sha256`` keeps the recorded sha256 of every packed file; the test fixture checks it on unpacking.
-A weight manifest is reduced to ``{name: shape}`` and its totals.
+the same bytes. ``MANIFEST.sha256`` keeps the recorded sha256 of every packed file; the test fixture checks it on
+unpacking. A weight manifest is reduced to ``{name: shape}`` and its totals.
 """
 
 import io
