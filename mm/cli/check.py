@@ -120,8 +120,9 @@ def train(
     json: options.Json = False,
 ) -> None:
     """Train a model from a recipe (configs/nano_vl2.yaml). Ctrl-C saves the state and ends."""
-    from mm.training.loop import Session, train
+    from mm.training.loop import train
     from mm.training.recipe import load_recipe
+    from mm.training.session import Session
 
     session = Session(
         out=out,

@@ -26,26 +26,29 @@ class SampleEncoder:
     Args:
         processor: the model's processor.
         buckets: the shapes to fill.
-        max_tiles: largest number of tiles of an image.
     """
 
-    def __init__(self, processor: VL2Processor, buckets: Sequence[BucketRecipe], max_tiles: int) -> None:
+    def __init__(self, processor: VL2Processor, buckets: Sequence[BucketRecipe]) -> None:
         self.processor = processor
         self.buckets = tuple(buckets)
-        self.max_tiles = max_tiles
 
     @property
     def padding(self) -> int:
         """The ``source`` value of a padding token."""
         return _FIRST_ID - self.processor.tokenizer.pad_id
 
-    def encode(self, sample: Sample, kind: int) -> tuple[int, EncodedSample] | None:
+    def encode(self, sample: Sample, kind: int, max_tiles: int) -> tuple[int, EncodedSample] | None:
         """The cheapest bucket that holds the sample, and the sample; turns are dropped from the end until it fits.
+
+        Args:
+            sample: what was rendered.
+            kind: number of its kind.
+            max_tiles: largest number of tiles of its image.
 
         Returns:
             None when not even the first turn fits any bucket: an answer is never cut.
         """
-        views, tiles = self.processor.views(sample.image, tiling=True, max_tiles=self.max_tiles)
+        views, tiles = self.processor.views(sample.image, tiling=True, max_tiles=max_tiles)
         image_source = _image_source(self.processor.side, *tiles)
         num_views = 1 if tiles == (1, 1) else views.shape[0]
         turns = sample.turns

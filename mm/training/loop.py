@@ -1,22 +1,17 @@
 """Training from synthesised data: one process a device, boxed in time, restartable.
 
     mm train configs/nano_vl2.yaml --out runs/nano
-    torchrun --nproc-per-node 4 -m mm.training.loop configs/nano_vl2.yaml --out runs/nano
+    torchrun --nproc-per-node 4 -m mm.training configs/nano_vl2.yaml --out runs/nano
 
 The learning rate is a function of the share of the schedule that is done, not of steps, so a run of a given time
 always ends cooled down, on any machine. A run that is stopped (Ctrl-C, SIGTERM, ``session_seconds``) saves its state
 and goes on from there when it is started again with the same ``state`` folder.
 """
 
-import argparse
 import json
 import logging
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mm.errors import MMError, ResourceError
+from mm.errors import ResourceError
 from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, save_pretrained
-from mm.hub import bundled_models
 from mm.language.moe import MoE, Router
 from mm.model import VisionLanguageModel
 from mm.processing.vl2 import VL2Processor
@@ -35,27 +29,16 @@ from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
 from mm.training.objective import Losses, Objective, TrainingBatch, initialize
 from mm.training.optim import build_optimizers, lr_factor, set_lr
 from mm.training.ranks import Ranks
-from mm.training.recipe import Recipe, load_recipe
+from mm.training.recipe import Recipe
 from mm.training.report import Report
 from mm.training.ring import IGNORED_CHARACTER
+from mm.training.session import Flag, RunAhead, Session, check_folder, model_folder, num_workers, stop_signals
 from mm.training.source import SampleSource
 from mm.training.state import STATE_FILE, Average, Progress, load_state, load_weights_from, save_state
 
-RESERVED_SECONDS = 40.0  # of a session: saving, evaluation and the end of the last block
+RESERVED_SECONDS = 25.0  # of a session: saving, evaluation and the end of the last block
 _PREFILL_TIMEOUT = 300.0
 _RECOMPILE_LIMIT = 64  # shapes of one block: about twice the buckets, for layers with and without experts
-
-
-@dataclass(frozen=True, kw_only=True)
-class Session:
-    """How this process is run; the recipe says what is trained."""
-
-    out: Path  # receives weights, log and curve; must not hold weights yet
-    state: Path | None = None  # resumes from here when a state is there, and saves here
-    warm_start: Path | None = None  # a model folder to begin from instead of fresh weights
-    session_seconds: float | None = None  # this process ends within so many seconds
-    finish: bool = True  # whether the rest of the schedule is fitted into session_seconds
-    device: str = "auto"
 
 
 def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -68,17 +51,17 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
     """
     begin = time.monotonic()
     ranks = Ranks()
-    folder = _model_folder(recipe.model)
+    folder = model_folder(recipe.model)
     config, processor = load_config(folder), VL2Processor.from_folder(folder)
     if ranks.is_main:
-        _check_folder(session.out)
+        check_folder(session.out)
     resuming = session.state is not None and (session.state / STATE_FILE).exists()
     source = SampleSource(
         recipe,
         processor,
         rank=ranks.rank,
         session=(session.state / STATE_FILE).stat().st_mtime_ns if session.state is not None and resuming else 0,
-        num_workers=_num_workers(recipe, ranks),
+        num_workers=num_workers(recipe, ranks),
         with_evaluation=ranks.is_main and recipe.evaluation.samples > 0,
     )
     source.start()  # forks, so it comes before anything that touches a device
@@ -101,7 +84,7 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
             assert session.state is not None
             run.progress = load_state(session.state, objective, run.optimizers, run.average, ranks.device)
         run.prepare()
-        with _stop_signals() as stopped:
+        with stop_signals() as stopped:
             run.loop(stopped)
         return run.finish(folder)
     finally:
@@ -162,7 +145,7 @@ class _Run:
             f"ready after {time.monotonic() - self.begin:.0f} s (waited {waited:.0f} s for them)"
         )
 
-    def loop(self, stopped: "_Flag") -> None:
+    def loop(self, stopped: Flag) -> None:
         """Trains until the schedule is done, the session is over or a signal came."""
         recipe, session, progress = self.recipe, self.session, self.progress
         plan = StepPlan((bucket.rows for bucket in recipe.data.buckets), recipe.seed)
@@ -170,7 +153,7 @@ class _Run:
         speed = self._progress_per_second()
         first, first_step, last_saved = time.monotonic(), progress.step, time.monotonic()
         start_done, start_seconds = progress.done, progress.seconds
-        limiter = _RunAhead(self.ranks.device)
+        limiter = RunAhead(self.ranks.device)
         try:
             while True:
                 now = time.monotonic()
@@ -362,58 +345,6 @@ class _Run:
         )
 
 
-class _RunAhead:
-    """Keeps the host at most two steps ahead of the device, so that times are true and memory is bounded."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._cuda = device.type == "cuda"
-        self._events: list[Any] = []
-
-    def wait(self) -> None:
-        if self._cuda:
-            event = torch.cuda.Event()
-            event.record()
-            self._events.append(event)
-            if len(self._events) > 2:
-                self._events.pop(0).synchronize()
-
-
-class _Flag:
-    """Set by a signal."""
-
-    def __init__(self) -> None:
-        self._set = False
-
-    def set(self) -> None:
-        self._set = True
-
-    def is_set(self) -> bool:
-        return self._set
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Flag]:
-    """Ctrl-C and SIGTERM ask the loop to stop at the next block; a second Ctrl-C interrupts at once."""
-    flag = _Flag()
-
-    def ask(number: int, frame: Any) -> None:
-        if flag.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        flag.set()
-
-    old: dict[signal.Signals, Any] = {}
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            old[number] = signal.signal(number, ask)
-    except ValueError:  # not the main thread: whoever runs us handles signals
-        pass
-    try:
-        yield flag
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
 def compile_blocks(model: VisionLanguageModel, *, dynamic: bool) -> None:
     """Compiles every encoder block and decoder layer in place; parameter names stay."""
     import torch._dynamo
@@ -425,71 +356,9 @@ def compile_blocks(model: VisionLanguageModel, *, dynamic: bool) -> None:
             block.compile(dynamic=dynamic)
 
 
-def _model_folder(name: str) -> Path:
-    bundled = bundled_models()
-    return bundled[name] if name in bundled else Path(name)
-
-
-def _num_workers(recipe: Recipe, ranks: Ranks) -> int:
-    if recipe.data.workers is not None:
-        return recipe.data.workers
-    import os
-
-    return max(1, len(os.sched_getaffinity(0)) // ranks.world - 2)
-
-
-def _check_folder(out: Path) -> None:
-    """Fails before any work when the result could not be saved."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / ".writable"
-        probe.touch()
-        probe.unlink()
-        present = [path.name for path in out.iterdir() if path.suffix in (".safetensors", ".bin")]
-    except OSError as error:
-        raise ResourceError(f"cannot write to {out} ({error.strerror}). Choose another --out folder.") from error
-    if present:
-        raise ResourceError(f"{out} already holds weights ({present[0]}). Choose an empty --out folder.")
-
-
 def _mean_error(scores: dict[str, dict[str, float]]) -> float:
     return float(np.mean([value["token_error"] for value in scores.values()])) if scores else 0.0
 
 
 def _silent(line: str) -> None:
     """Ranks other than the first say nothing."""
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line of ``python -m mm.training.loop``; ``mm train`` has the same options."""
-    parser = argparse.ArgumentParser(prog="mm train", description="Train a model from a recipe.")
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, log and curve")
-    parser.add_argument("--state", type=Path, help="folder for the resumable state")
-    parser.add_argument("--warm-start", type=Path, help="model folder to begin from")
-    parser.add_argument("--session-seconds", type=float, help="end this process within so many seconds")
-    parser.add_argument("--to-be-continued", action="store_true", help="keep the recipe's pace, do not finish")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE")
-    options = parser.parse_args(arguments)
-    try:
-        train(
-            load_recipe(options.recipe, tuple(options.overrides)),
-            Session(
-                out=options.out,
-                state=options.state,
-                warm_start=options.warm_start,
-                session_seconds=options.session_seconds,
-                finish=not options.to_be_continued,
-                device=options.device,
-            ),
-            say=lambda line: print(line, flush=True),
-        )
-    except MMError as error:
-        print(f"mm train: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -65,6 +65,7 @@ class PhaseRecipe:
 
     until: float
     level: tuple[float, float]  # drawn uniformly for each sample; 0 is clean and short, 1 is everything
+    max_tiles: int  # of an image; a larger image is scaled down
     kinds: Mapping[str, float]
 
 
@@ -76,7 +77,6 @@ class DataRecipe:
     ring_gib: float  # per rank, for all buckets together
     prefill: int  # samples of a rank before the first step
     look_ahead: float  # the mix is taken this share of the schedule ahead, for what the rings hold
-    max_tiles: int
     fonts: str | None  # a folder of fonts, null for the machine's
     buckets: tuple[BucketRecipe, ...]
     phases: tuple[PhaseRecipe, ...]

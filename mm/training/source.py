@@ -87,7 +87,7 @@ class SampleSource:
         folders = None if data.fonts is None else [data.fonts]
         self._fonts = FontSet.find("train", folders)
         self._held_out_fonts = FontSet.find("held_out", folders) if with_evaluation else None
-        self._encoder = SampleEncoder(processor, data.buckets, data.max_tiles)
+        self._encoder = SampleEncoder(processor, data.buckets)
         self._context = multiprocessing.get_context("fork")
         self._seed = (recipe.seed, session, rank)
         self._stop = self._context.Value("b", 0)
@@ -198,23 +198,26 @@ class SampleSource:
         self._render(job)
 
     def _render(self, job: _Job) -> None:
+        most_tiles = max(phase.max_tiles for phase in self.recipe.data.phases)
         for kind, number in job.evaluation:
             assert self._held_out_fonts is not None
             rng = np.random.default_rng((self.recipe.seed, 1, self.kinds.index(kind), number))
-            self._add(kind, rng, self._held_out_fonts, 1.0, job.evaluation_rings)
+            self._add(kind, rng, self._held_out_fonts, 1.0, most_tiles, job.evaluation_rings)
         rng = np.random.default_rng((*job.seed, 2))
         rendered = 0
         while not self._stop.value and (job.limit is None or rendered < job.limit):
             phase = phase_at(self.recipe.data.phases, self._progress.value + self.recipe.data.look_ahead)
             weights = np.array(list(phase.kinds.values()))
             kind = list(phase.kinds)[int(rng.choice(len(weights), p=weights / weights.sum()))]
-            self._add(kind, rng, self._fonts, float(rng.uniform(*phase.level)), job.rings)
+            self._add(kind, rng, self._fonts, float(rng.uniform(*phase.level)), phase.max_tiles, job.rings)
             rendered += 1
 
-    def _add(self, kind: str, rng: np.random.Generator, fonts: FontSet, level: float, rings: tuple[Ring, ...]) -> None:
+    def _add(
+        self, kind: str, rng: np.random.Generator, fonts: FontSet, level: float, max_tiles: int, rings: tuple[Ring, ...]
+    ) -> None:
         """Renders one sample into its ring; what fails is counted and the first traceback kept."""
         try:
-            encoded = self._encoder.encode(render(kind, rng, fonts, level), self.kinds.index(kind))
+            encoded = self._encoder.encode(render(kind, rng, fonts, level), self.kinds.index(kind), max_tiles)
             if encoded is None:
                 raise ResourceError(f"a sample of kind {kind!r} fits no bucket; add a longer one or lower max_tiles")
         except Exception:

@@ -9,13 +9,15 @@ import torch
 
 from mm.errors import ResourceError, WeightsError
 from mm.families.table import load_model
-from mm.training.loop import RESERVED_SECONDS, Session, main, train
+from mm.training.__main__ import main
+from mm.training.loop import RESERVED_SECONDS, train
 from mm.training.recipe import load_recipe
+from mm.training.session import Session
 
 TOY = Path(__file__).parents[2] / "configs" / "nano_vl2_toy.yaml"
 SMALL = (
     "data.buckets=[{views: 1, length: 224, rows: 4}]",
-    "data.max_tiles=1",
+    "data.phases=[{until: 1.0, level: [0.0, 0.0], max_tiles: 1, kinds: {line: 1.0}}]",
     "data.prefill=4",
     "evaluation.samples=1",
 )

@@ -72,7 +72,7 @@ def test_training_ids_labels_and_logits_equal_inference(
     processor: VL2Processor, objective: Objective, samples: list[Sample], index: int, max_tiles: int
 ) -> None:
     sample = samples[index]
-    encoded = SampleEncoder(processor, BUCKETS, max_tiles).encode(sample, 0)
+    encoded = SampleEncoder(processor, BUCKETS).encode(sample, 0, max_tiles)
     assert encoded is not None
     bucket, row = encoded
     assert bucket == (0 if max_tiles == 1 else 1)
@@ -106,23 +106,23 @@ def test_training_ids_labels_and_logits_equal_inference(
 
 def test_turns_are_dropped_before_an_answer_is_cut(processor: VL2Processor, samples: list[Sample]) -> None:
     sample = samples[1]
-    whole = SampleEncoder(processor, BUCKETS, 1).encode(sample, 0)
+    whole = SampleEncoder(processor, BUCKETS).encode(sample, 0, 1)
     assert whole is not None
     assert len(sample.turns) > 1
     tight = (BucketRecipe(views=1, length=len(whole[1].source) - 1, rows=2),)
-    shorter = SampleEncoder(processor, tight, 1).encode(sample, 0)
+    shorter = SampleEncoder(processor, tight).encode(sample, 0, 1)
     assert shorter is not None
     assert len(shorter[1].source) < len(whole[1].source)
     end = processor.tokenizer.eos_id
     assert (shorter[1].labels == end).sum() == (whole[1].labels == end).sum() - 1
     assert shorter[1].labels[-1] == end
-    assert SampleEncoder(processor, (BucketRecipe(views=1, length=90, rows=2),), 1).encode(sample, 0) is None
+    assert SampleEncoder(processor, (BucketRecipe(views=1, length=90, rows=2),)).encode(sample, 0, 1) is None
 
 
 def test_losses_weigh_rows_by_their_length_and_ignore_what_is_padded(
     processor: VL2Processor, objective: Objective, samples: list[Sample]
 ) -> None:
-    encoded = SampleEncoder(processor, BUCKETS, 1).encode(samples[1], 0)
+    encoded = SampleEncoder(processor, BUCKETS).encode(samples[1], 0, 1)
     assert encoded is not None
     row = encoded[1]
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_losses_weigh_rows_by_their_length_and_ignore_what_is_padded(
     assert int(single.row_tokens[0]) == int((row.labels >= 0).sum())
     assert single.wrong.shape == (1, len(row.labels) - 1)
     # Two rows: the longer answer weighs as the square root of its length, not as its length.
-    short = SampleEncoder(processor, BUCKETS, 1).encode(samples[0], 0)
+    short = SampleEncoder(processor, BUCKETS).encode(samples[0], 0, 1)
     assert short is not None
     length = max(len(row.source), len(short[1].source))
     both = [np.pad(s.source, (0, length - len(s.source)), constant_values=-5) for s in (row, short[1])]
@@ -162,7 +162,7 @@ def test_losses_weigh_rows_by_their_length_and_ignore_what_is_padded(
 def test_ignored_character_labels_take_no_part(
     processor: VL2Processor, objective: Objective, samples: list[Sample]
 ) -> None:
-    encoded = SampleEncoder(processor, BUCKETS, 1).encode(samples[0], 0)
+    encoded = SampleEncoder(processor, BUCKETS).encode(samples[0], 0, 1)
     assert encoded is not None
     batch = _batch(encoded[1])
     ignored = TrainingBatch(

@@ -40,7 +40,7 @@ def test_a_value_that_the_recipe_does_not_have_cannot_be_set(override: str) -> N
         (
             "data",
             "phases",
-            [{"until": 0.5, "level": [0.0, 1.0], "kinds": {"line": 1.0}}],
+            [{"until": 0.5, "level": [0.0, 1.0], "max_tiles": 1, "kinds": {"line": 1.0}}],
             r"the last phase must reach until: 1.0",
         ),
     ],
