@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from mm.errors import OptionError
 from mm.synthetic.chart_axes import NoRoomError, Typeset, ValueAxis, typeset
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import DIMENSIONS, ChartData, draw_data, draw_labels
@@ -35,7 +35,12 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         rng: every draw comes from it: the same state gives the same sample.
         fonts: what to write with; its split also chooses the words.
         level: 0 (few marks, large text, clean) to 1 (everything).
+
+    Raises:
+        OptionError: another kind.
     """
+    if kind not in KINDS:
+        raise OptionError(f"Unknown kind of chart {kind!r}. Known kinds: {', '.join(KINDS)}.")
     dice, words = Dice(rng), lexicon(fonts.split)
     for attempt in range(200):
         try:
@@ -239,14 +244,3 @@ def _draw_pie(
         colours=_names(look.palette[: len(data.categories)], data.categories),
         marked=False,
     )
-
-
-def contact_sheet(samples: Sequence[Sample], columns: int, cell: tuple[int, int]) -> Image.Image:
-    """Pictures side by side, each in a cell of the given size, to look at."""
-    rows = -(-len(samples) // columns)
-    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), (120, 120, 120))
-    for index, sample in enumerate(samples):
-        picture = sample.image.copy()
-        picture.thumbnail((cell[0] - 6, cell[1] - 6))
-        sheet.paste(picture, (index % columns * cell[0] + 3, index // columns * cell[1] + 3))
-    return sheet

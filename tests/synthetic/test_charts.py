@@ -1,0 +1,248 @@
+"""Charts and data tables: equal draws, answers that agree with each other and with the picture, text inside it."""
+
+import re
+
+import numpy as np
+import pytest
+
+from mm.errors import OptionError
+from mm.synthetic import charts, data_tables
+from mm.synthetic.chart_axes import NoRoomError, ValueAxis, make_axis, typeset
+from mm.synthetic.chart_canvas import Canvas
+from mm.synthetic.chart_data import ChartData
+from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
+from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart
+from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases
+from mm.synthetic.chart_styles import colour_name, contrast, draw_look
+from mm.synthetic.charts import read_values
+from mm.synthetic.dice import Dice
+from mm.synthetic.fonts import FontSet
+from mm.synthetic.render import RENDERERS, render
+from mm.synthetic.sample import ABSENT_ANSWER, Sample
+
+CHARTS = [*charts.KINDS, *data_tables.KINDS]
+
+
+def samples(kind: str, fonts: FontSet, count: int, level: float = 0.8) -> list[Sample]:
+    return [render(kind, np.random.default_rng((11, number)), fonts, level) for number in range(count)]
+
+
+def number(text: str) -> float:
+    return float(re.sub(r"[^0-9.\-]", "", text.replace(" (", "|").split("|")[0]))
+
+
+def table(answer: str) -> dict[str, list[str]]:
+    """Rows of a Markdown table by their first cell, the header under ""."""
+    lines = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in answer.splitlines()]
+    return {"": lines[0]} | {line[0].replace("\\|", "|"): line[1:] for line in lines[2:]}
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_equal_draws_give_equal_samples(kind: str, fonts: FontSet) -> None:
+    for seed in range(4):
+        one, other = (render(kind, np.random.default_rng(seed), fonts, 1.0) for _ in range(2))
+        assert one.image.tobytes() == other.image.tobytes()
+        assert one.turns == other.turns and one.text == other.text and one.fields == other.fields
+        np.testing.assert_array_equal(one.glyphs, other.glyphs)
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_what_a_sample_holds(kind: str, level: float, fonts: FontSet) -> None:
+    for sample in samples(kind, fonts, 25, level):
+        assert sample.image.mode == "RGB" and sample.kind == kind
+        assert sample.turns and all(turn.question and turn.answer for turn in sample.turns)
+        assert len({turn.question for turn in sample.turns}) == len(sample.turns)
+        width, height = sample.image.size
+        boxes = sample.glyphs[:, 1:]
+        assert (boxes >= 0).all() and (boxes[:, [0, 2]] <= width).all() and (boxes[:, [1, 3]] <= height).all()
+        letters = sum(not letter.isspace() for letter in sample.text)
+        assert len(sample.glyphs) == letters
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_answers_agree_with_the_table(kind: str, fonts: FontSet) -> None:
+    seen = 0
+    for sample in samples(kind, fonts, 120):
+        answers = [turn.answer for turn in sample.turns]
+        tables = [table(answer) for answer in answers if answer.startswith("| ")]
+        if not tables:
+            continue
+        rows, cells = tables[0], {cell for row in tables[0].values() for cell in row}
+        for turn in sample.turns:
+            lines = turn.answer.split("\n")
+            if turn.question in phrases()["bars"]:
+                assert int(turn.answer) == sum(len(row) for name, row in rows.items() if name)
+            elif turn.question in (*phrases()["slices"], *phrases()["rows"]):
+                assert int(turn.answer) == len(rows) - 1
+            elif turn.question in phrases()["labels"]:
+                assert turn.answer.split(", ") == [name for name in rows if name]
+            elif len(lines) == 2 and lines[1].startswith(("Highest", "Lowest", "Higher", "Difference")):
+                assert all(part.split(": ")[-1].split(" / ")[0] in cells for part in lines[0].split("; ")), turn
+                seen += 1
+    assert seen > 5
+
+
+@pytest.mark.parametrize("kind", CHARTS)
+def test_conclusions_follow_from_their_listing(kind: str, fonts: FontSet) -> None:
+    seen = {"Highest": 0, "Lowest": 0, "Difference": 0}
+    for sample in samples(kind, fonts, 150):
+        for turn in sample.turns:
+            listing, _, last = turn.answer.partition("\n")
+            word = last.partition(": ")[0]
+            if word not in ("Highest", "Lowest", "Higher", "Difference"):
+                continue
+            parts = [part.rpartition(": ") for part in listing.split("; ")]
+            numbers = [number(cell) for _, _, text in parts for cell in text.split(" / ")]
+            if word == "Difference":
+                assert number(final_answer(turn.answer)) == pytest.approx(max(numbers) - min(numbers), abs=1e-6), turn
+            else:
+                value = number(final_answer(turn.answer).rpartition(" (")[2])
+                assert value == (min(numbers) if word == "Lowest" else max(numbers)), turn
+                assert numbers.count(value) == 1, turn
+                label = final_answer(turn.answer).rpartition(" (")[0]
+                names = [name for name, _, text in parts for _ in text.split(" / ")]
+                assert label.startswith(names[numbers.index(value)]), turn
+            seen["Highest" if word == "Higher" else word] += 1
+    assert seen["Highest"] > 5 and seen["Lowest"] > 5 and (seen["Difference"] > 5 or kind == "data_table")
+
+
+def plain_data(count: int = 4, series: int = 1) -> ChartData:
+    values = tuple(tuple(float(7 + 13 * ((c * 3 + s * 5) % 7)) for c in range(count)) for s in range(series))
+    return ChartData(
+        "", tuple("ABCDEFGH"[:count]), tuple(f"S{s}" for s in range(series)), values, 0, "", "", "", "", ""
+    )
+
+
+def draw_plot(plan: PlotPlan, data: ChartData, fonts: FontSet, seed: int):  # type: ignore[no-untyped-def]
+    dice = Dice(np.random.default_rng(seed))
+    for _ in range(50):
+        look = draw_look(dice, fonts, 0.0)
+        canvas = Canvas(560, 480, look.paper, 1)
+        try:
+            plot = draw_axes_chart(canvas, look, typeset(fonts, look, 15, dice), data, plan, dice)
+        except NoRoomError:
+            continue
+        return canvas, look, plot
+    raise AssertionError("no plot fits")
+
+
+@pytest.mark.parametrize("horizontal", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_bars_end_where_their_values_are(horizontal: bool, seed: int, fonts: FontSet) -> None:
+    data = plain_data()
+    plan = PlotPlan("bar", horizontal, stacked=False, printed=False, legend="", many_colours=True)
+    canvas, look, plot = draw_plot(plan, data, fonts, seed)
+    pixels = np.asarray(canvas.picture()).astype(int)
+    texts, *_ = read_values(data, plot.axis, printed=False)
+    for c, value in enumerate(data.values[0]):
+        mask = (pixels == np.array(look.palette[c])).all(axis=-1)
+        across, along = (0, 1) if horizontal else (1, 0)
+        lines = mask.any(axis=along).nonzero()[0]
+        assert abs(lines.mean() - plot.centres[c]) < 3
+        run = mask.any(axis=across).nonzero()[0]
+        end = run.max() + 1 if horizontal else run.min()
+        x0, y0, x1, y1 = plot.box
+        share = (end - x0) / (x1 - x0) if horizontal else (y1 - end) / (y1 - y0)
+        seen = plot.axis.low + share * (plot.axis.high - plot.axis.low)
+        span = plot.axis.high - plot.axis.low
+        assert abs(seen - value) < 0.015 * span
+        assert abs(seen - float(texts[0][c])) < 0.03 * span
+
+
+def test_slices_have_their_share_of_the_pixels(fonts: FontSet) -> None:
+    data = plain_data(5)
+    for seed in range(6):
+        dice = Dice(np.random.default_rng(seed))
+        look = draw_look(dice, fonts, 0.0)
+        canvas = Canvas(500, 420, look.paper, 1)
+        plan = PiePlan(seed % 2 == 1, "outside", "", "slice", "right", 0)
+        draw_pie(canvas, look, typeset(fonts, look, 15, dice), data, plan, dice)
+        pixels = np.asarray(canvas.image).astype(int)
+        counts = np.array([(pixels == np.array(colour)).all(axis=-1).sum() for colour in look.palette[:5]])
+        expected = np.array([float(share[:-1]) for share in percents(data, 1)])
+        np.testing.assert_allclose(100 * counts / counts.sum(), expected, atol=1.5)
+
+
+def test_axis_holds_its_values_and_rounds_finely() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        values = list(rng.uniform(0, 10.0 ** rng.integers(-1, 6), size=5))
+        from_zero, snug = bool(rng.random() < 0.5), bool(rng.random() < 0.5)
+        try:
+            axis = make_axis(values, wanted=int(rng.integers(3, 8)), from_zero=from_zero, snug=snug, headroom=0.0)
+        except NoRoomError:
+            continue
+        assert axis.low <= min(values) and axis.high >= max(values)
+        span = axis.high - axis.low
+        assert all(axis.low - 1e-6 * span <= tick <= axis.high + 1e-6 * span for tick in axis.ticks)
+        assert span / 101 < axis.grain <= span / 39.9
+        assert all(abs(axis.read(value) - value) <= 0.0126 * span for value in values)
+
+
+def test_numbers_that_are_not_printed_are_plain() -> None:
+    data = ChartData("", ("A", "B"), ("S",), ((1234.0, 40.0),), 0, "$", "%", ",", "", "")
+    texts, numbers, *_ = read_values(data, ValueAxis(0.0, 2000.0, (0.0, 1000.0, 2000.0), 0), printed=False)
+    assert texts == (("1,250", "50"),) and numbers == ((1250.0, 50.0),)
+    texts, *_ = read_values(data, ValueAxis(0.0, 2000.0, (0.0, 1000.0, 2000.0), 0), printed=True)
+    assert texts == (("$1,234%", "$40%"),)
+
+
+def test_minus_sign_stands_in_front() -> None:
+    data = ChartData("", ("A",), ("S",), ((-3.5,),), 1, "$", "", "", "", "")
+    assert data.number(-3.5) == "-$3.5" and data.number(-0.01) == "$0.0"
+
+
+def test_final_answer() -> None:
+    assert final_answer("Tea: 12; Milk: 30\nHighest: Milk (30)") == "Milk (30)"
+    assert final_answer("Tea: 12; Milk: 30\nDifference: 30 - 12 = 18") == "18"
+    assert final_answer("42") == "42"
+
+
+def test_markdown_escapes_bars() -> None:
+    assert markdown(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | --- |\n| x\\|y | 1 |"
+
+
+def test_table_prompt_is_the_commonest_phrasing() -> None:
+    asked = phrases()["table"]
+    assert asked.count(TABLE_PROMPT) == max(map(asked.count, asked)) >= 5
+
+
+def test_some_questions_have_no_answer(fonts: FontSet) -> None:
+    turns = [turn for kind in CHARTS for sample in samples(kind, fonts, 60) for turn in sample.turns]
+    assert 0.03 < sum(turn.answer == ABSENT_ANSWER for turn in turns) / len(turns) < 0.2
+
+
+def test_palettes_can_be_told_apart(fonts: FontSet) -> None:
+    for seed in range(100):
+        look = draw_look(Dice(np.random.default_rng(seed)), fonts, 1.0)
+        assert len(look.palette) >= 8
+        for index, colour in enumerate(look.palette):
+            assert min(contrast(colour, look.paper), contrast(colour, look.plot)) >= 45
+            assert all(contrast(colour, other) >= 55 for other in look.palette[:index])
+
+
+def test_colour_names() -> None:
+    named = {
+        (255, 0, 0): "red",
+        (0, 128, 0): "green",
+        (31, 119, 180): "blue",
+        (255, 127, 14): "orange",
+        (127, 127, 127): "gray",
+    }
+    assert {colour: colour_name(colour) for colour in named} == named
+    assert colour_name((23, 190, 207)) is None  # between green and blue
+
+
+def test_every_renderer_can_be_imported() -> None:
+    assert all(callable(RENDERERS.load(name)) for name in RENDERERS.names())
+
+
+def test_unknown_kinds_are_refused(fonts: FontSet) -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(OptionError, match=r"unknown kind of sample 'bars'; known: bar, .* Did you mean 'bar'\?"):
+        render("bars", rng, fonts)
+    with pytest.raises(OptionError, match=r"Unknown kind of chart 'bars'. Known kinds: bar, line_chart, pie\."):
+        charts.render("bars", rng, fonts)
+    with pytest.raises(OptionError, match=r"Unknown kind of table 'x'. Known kinds: data_table\."):
+        data_tables.render("x", rng, fonts)
