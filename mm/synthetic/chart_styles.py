@@ -177,7 +177,7 @@ def colour_name(colour: Colour) -> str | None:
         return "black"
     if saturation < 0.08:
         return "gray" if 0.3 < value < 0.8 else "white" if value > 0.97 else None
-    if saturation < 0.4 or value < 0.5:
+    if saturation < 0.5 or value < 0.5:
         return None
     degrees = hue * 360
     for low, high, name in (
@@ -191,6 +191,8 @@ def colour_name(colour: Colour) -> str | None:
         (352, 360, "red"),
     ):
         if low <= degrees <= high:
+            if name == "red" and saturation < 0.68:
+                return None  # on the way to pink
             if name == "orange" and value < 0.8:
                 return "brown" if value < 0.65 else None
             return name

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mm.synthetic.documents import KINDS, render
 from mm.synthetic.fonts import FontSet, Split
+from mm.synthetic.render import RENDERERS, render
 from mm.synthetic.sample import Sample
 
 
@@ -40,7 +40,7 @@ def contact_sheet(samples: list[Sample], *, across: int, cell: int, boxes: bool)
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="A contact sheet of synthetic documents.")
-    parser.add_argument("--kind", choices=KINDS, default="receipt")
+    parser.add_argument("--kind", choices=RENDERERS.names(), default="receipt")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--across", type=int, default=4)

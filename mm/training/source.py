@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from mm.errors import ResourceError
 from mm.processing.vl2 import VL2Processor
-from mm.synthetic.documents import render
 from mm.synthetic.fonts import FontSet
+from mm.synthetic.render import render
 from mm.training.data import SampleEncoder
 from mm.training.recipe import PhaseRecipe, Recipe
 from mm.training.ring import Ring
