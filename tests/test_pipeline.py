@@ -19,10 +19,11 @@ from mm import (
     Request,
     ResourceError,
 )
-from mm.chat import TASK_PROMPTS
+from mm.chat import TASK_PROMPTS, parse_messages
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
 from mm.generation.text import generate
+from mm.request import parse_options
 
 QUESTION = "What is on the picture?"
 CASES = sorted(
@@ -103,8 +104,6 @@ def test_recorded_chunked_prefill(case, golden):
     pipe = Pipeline.from_pretrained(root / "checkpoint", device="cpu", dtype="float32")
     facts = json.loads((root / "cases.json").read_text(encoding="utf-8"))
     (entry,) = [entry for entry in facts["cases"] if entry.get("incremental_prefilling")]
-    from mm.chat import parse_messages
-
     inputs = pipe.processor.process(parse_messages(with_paths(entry["conversation"], root)), official_images=True)
     for chunk in (entry["incremental_prefilling"]["chunk_size"], 97, 10_000):
         row = plain_row(pipe, inputs)
@@ -225,14 +224,12 @@ def test_logprobs_belong_to_the_tokens(pipe, picture):
     assert pipe.chat(picture, QUESTION, max_new_tokens=6).logprobs is None
 
 
-def test_a_stop_string_and_a_special_token_as_a_stop(pipe, picture):
+def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(pipe, picture):
     free = pipe.chat(picture, QUESTION, max_new_tokens=24)
     stop = free.text[6:9]
     reply = pipe.chat(picture, QUESTION, max_new_tokens=24, stop=stop)
     assert reply.text == free.text[: free.text.index(stop)]
     assert reply.finish_reason == "stop_string"
-    ended = pipe.chat(picture, QUESTION, max_new_tokens=24, stop=["<|/det|>", "nowhere"])
-    assert ended.text == free.text
 
 
 def test_special_tokens_of_the_answer_are_read_for_boxes_and_not_shown(pipe, picture):
@@ -254,17 +251,21 @@ def test_special_tokens_of_the_answer_are_read_for_boxes_and_not_shown(pipe, pic
         def advance(self, token):
             assert token == self.left.pop(0)
 
-    from mm.request import parse_options
+    def scripted(**options):
+        job = pipe._prepare(Request(images=picture, question=QUESTION), parse_options(options))
+        job.row.constraint = Script()
+        return pipe._stream(job)
 
-    job = pipe._prepare(Request(images=picture, question=QUESTION), parse_options({}))
-    job.row.constraint = Script()
-    stream = pipe._stream(job)
+    stream = scripted()
     assert "".join(stream) == stream.reply.text == "dog[[0, 0, 999, 500]]"
     assert stream.reply.raw_text == "<|ref|>dog<|/ref|><|det|>[[0, 0, 999, 500]]<|/det|>"
     assert stream.reply.finish_reason == "stop"
     (box,) = stream.reply.boxes
     assert (box.label, box.valid, box.xyxy[2], box.image_index) == ("dog", True, 160, 0)
     assert stream.reply.usage.completion_tokens == len(ids) + 1
+    stopped = scripted(stop=["<|/ref|>", "nowhere"]).reply
+    assert (stopped.text, stopped.raw_text) == ("dog", "<|ref|>dog<|/ref|>")
+    assert stopped.finish_reason == "stop_string"
 
 
 def test_constrained_boxes_are_all_valid(pipe, picture):
@@ -302,8 +303,11 @@ def test_the_default_length_is_clamped_to_the_context_and_ocr_goes_to_its_end(fo
     reply = pipe.chat(picture, QUESTION, detect_loops=False)
     assert reply.usage.total_tokens <= 480
     assert reply.finish_reason in ("length", "stop")
+    pipe = Pipeline.from_pretrained(folder, device="cpu", context=1500)
     result = pipe.ocr(picture, detect_loops=False)
-    assert result.reply.usage.total_tokens <= 480
+    assert result.reply.finish_reason == "length"
+    assert result.reply.usage.total_tokens == 1500
+    assert result.reply.usage.completion_tokens > 1024
 
 
 def test_a_context_beyond_the_trained_length_works_with_a_warning(folder, picture):

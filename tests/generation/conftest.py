@@ -74,13 +74,22 @@ def new_row() -> Callable[..., Row]:
     """new_row(prompt_ids, max_new_tokens=16, **options) -> Row without end tokens unless given."""
 
     def build(
-        prompt_ids, *, max_new_tokens=16, end_ids=(), hidden_ids=(), decode=decode_bytes, constraint=None, **options
+        prompt_ids,
+        *,
+        max_new_tokens=16,
+        end_ids=(),
+        stop_ids=(),
+        hidden_ids=(),
+        decode=decode_bytes,
+        constraint=None,
+        **options,
     ):
         return Row(
             prompt_ids=torch.as_tensor(prompt_ids),
             options=SamplingOptions(**options),
             max_new_tokens=max_new_tokens,
             end_ids=frozenset(end_ids),
+            stop_ids=frozenset(stop_ids),
             hidden_ids=frozenset(hidden_ids),
             decode=decode,
             constraint=constraint,

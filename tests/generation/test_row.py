@@ -20,6 +20,13 @@ def test_the_end_token_is_counted_and_not_shown(new_row):
     assert row.tokens == [*b"ok", END]
 
 
+def test_a_stop_token_ends_the_answer_like_a_stop_string(new_row):
+    row = new_row([1], stop_ids=[280])
+    assert run(row, [65, 280]) == ["A", ""]
+    assert row.finish_reason == "stop_string"
+    assert row.tokens == [65, 280]
+
+
 def test_the_token_limit_ends_the_answer_and_the_end_token_wins_over_it(new_row):
     row = new_row([1], max_new_tokens=2)
     assert run(row, b"okay") == ["o", "k"]

@@ -151,10 +151,11 @@ def test_draw_is_the_inverse_of_transformers_distribution(temperature, top_k, to
 
 def test_the_largest_uniform_never_leaves_the_kept_tokens():
     logits = torch.tensor([[5.0, 4.0, -torch.inf, 3.0]])
-    almost_one = torch.tensor([1.0 - 2**-24])
-    for top_k in (1, 2, 3, 4):
-        token = draw(logits, almost_one, torch.ones(1, 1), torch.tensor([[top_k]]), torch.ones(1, 1)).item()
-        assert token == {1: 0, 2: 1, 3: 3, 4: 3}[top_k]
+    for uniform in (1.0 - 2**-24, 1.0):  # 1 stands for a target that rounding carried to the very end
+        for top_k in (1, 2, 3, 4):
+            uniforms = torch.tensor([uniform])
+            token = draw(logits, uniforms, torch.ones(1, 1), torch.tensor([[top_k]]), torch.ones(1, 1)).item()
+            assert token == {1: 0, 2: 1, 3: 3, 4: 3}[top_k]
 
 
 def test_rows_of_a_mixed_batch_choose_as_they_would_alone():
@@ -179,6 +180,10 @@ def test_a_slot_that_is_placed_again_forgets_the_previous_answer():
     first = [sampler(logits, torch.zeros(1))[0].item() for _ in range(3)]
     sampler.place(0, SamplingOptions(repetition_penalty=9.0, no_repeat_ngram_size=1), torch.tensor([0]))
     assert [sampler(logits, torch.zeros(1))[0].item() for _ in range(3)] == first == [1, 2, 3]
+    sampler = sampler_of(SamplingOptions(repetition_penalty=2.0), vocab=4)
+    for _ in range(2):
+        assert [sampler(logits, torch.zeros(1))[0].item() for _ in range(3)] == [1, 2, 1]
+        sampler.place(0, SamplingOptions(repetition_penalty=2.0), torch.tensor([0]))
 
 
 def test_the_mask_of_allowed_tokens_wins_over_ngram_bans():

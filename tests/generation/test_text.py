@@ -40,6 +40,12 @@ def test_cached_greedy_equals_running_everything_again(decoder, new_row):
         assert row.finish_reason == "length"
 
 
+def test_an_answer_may_cross_the_blocks_of_visible_slots(decoder, new_row):
+    row = new_row(PROMPTS[0], max_new_tokens=220, detect_loops=False)
+    run(decoder, [row], PROMPTS[:1])
+    assert row.tokens == plain_greedy(decoder, PROMPTS[0], 220)
+
+
 @pytest.mark.parametrize("chunk", [1, 7, 29, 59, 60, 512])
 def test_chunked_prefill_equals_whole(decoder, new_row, chunk):
     rows = [new_row(prompt) for prompt in PROMPTS]
