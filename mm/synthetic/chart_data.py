@@ -193,12 +193,15 @@ def _words(dice: Dice, lexicon: Lexicon, count: int, longest: int) -> list[str]:
 
 
 def draw_labels(dice: Dice, lexicon: Lexicon, kind: str, count: int, longest: int) -> list[str]:
-    """``count`` different labels of a kind (a key of ``DIMENSIONS``), in their natural order where they have one."""
+    """``count`` different labels of a kind (a key of ``DIMENSIONS``), in their natural order where they have one.
+
+    There are at most 12 months; more than 7 weekdays become words.
+    """
     match kind:
         case "month":
             first = dice.integer(0, 12 - min(12, count)) if dice.chance(0.6) else 0
             names = _short(lexicon.lists["months"], dice)
-            return [names[(first + index) % 12] + ("" if index < 12 else "'") for index in range(count)]
+            return [names[(first + index) % 12] for index in range(count)]
         case "year":
             step = dice.weighted({1: 8, 2: 1, 5: 1, 10: 0.7})
             last = dice.integer(1950, 2030)
@@ -320,7 +323,7 @@ def draw_data(
         longest: most characters of a label.
     """
     kind = dice.weighted(_ORDERED if shape == "line" else _NAMED)
-    if (kind == "weekday" and num_categories > 7) or (kind == "quarter" and num_categories > 12):
+    if num_categories > {"weekday": 7, "quarter": 12, "month": 12}.get(kind, num_categories):
         kind = "year"
     categories = draw_labels(dice, lexicon, kind, num_categories, longest)
     metric = dice.pick(METRICS) if dice.chance(0.7) else lexicon.title(dice, 1)

@@ -254,7 +254,7 @@ def _draw_bars(
     thickness = plot.slot * fill / lanes
     if thickness < 3 or (plan.printed and plan.horizontal and thickness < 0.95 * em):
         raise NoRoomError("bars")
-    radius = 0.2 * thickness if dice.chance(0.07) else 0.0
+    radius = 0.2 * thickness if not plan.stacked and dice.chance(0.07) else 0.0
     inside = plan.stacked or (plan.printed and dice.chance(0.15))
     base = [0.0] * len(data.categories)
     for s, row in enumerate(data.values):

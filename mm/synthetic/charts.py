@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 from mm.errors import OptionError
 from mm.synthetic.chart_axes import NoRoomError, Typeset, ValueAxis, typeset
@@ -16,13 +17,13 @@ from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, FontSet
 from mm.synthetic.sample import Sample
-from mm.synthetic.style import TILE, Style, view_scale
+from mm.synthetic.style import MAX_TILES, TILE, Style, view_scale
 from mm.synthetic.words import Lexicon, lexicon
 
 KINDS = ("bar", "line_chart", "pie")
 
-_GRIDS = {(2, 2): 4.2, (3, 2): 2.6, (3, 3): 1.6, (1, 1): 0.6, (2, 1): 0.5, (2, 3): 0.4, (4, 2): 0.3}
-"""Tiles across and down, and how often."""
+_GRIDS = {(2, 2): 4.0, (3, 2): 2.3, (3, 3): 2.6, (1, 1): 0.6, (2, 1): 0.5, (2, 3): 0.4, (4, 2): 0.2}
+"""Tiles across and down, and how often. Every larger picture takes the largest grids: 640 x 480 pixels take 3 x 3."""
 
 _BUDGET = 520  # characters of questions and answers
 
@@ -42,9 +43,12 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     if kind not in KINDS:
         raise OptionError(f"Unknown kind of chart {kind!r}. Known kinds: {', '.join(KINDS)}.")
     dice, words = Dice(rng), lexicon(fonts.split)
+    size = draw_size(dice, level)
     for attempt in range(200):
+        if attempt % 10 == 9:  # a small picture that nothing fits
+            size = draw_size(dice, level)
         try:
-            return _draw(kind, dice, words, fonts, level, ease=min(1.0, attempt / 30))
+            return _draw(kind, dice, words, fonts, level, size, ease=min(1.0, attempt / 10))
         except NoRoomError:
             continue
     raise AssertionError(f"no {kind} fits its canvas")
@@ -58,14 +62,19 @@ def draw_size(dice: Dice, level: float) -> tuple[int, int, int]:
         height = round(height * dice.uniform(0.74, 1.0))
     else:
         width = round(width * dice.uniform(0.74, 1.0))
-    zoom = dice.weighted({1.0: 5, dice.uniform(1.0, 1.8): 3.5, dice.uniform(0.7, 1.0): 1.5})
+    if across * down == MAX_TILES:  # only here a larger picture is not just given more tiles
+        zoom = dice.weighted({1.0: 3, dice.uniform(1.0, 1.8): 6, dice.uniform(0.85, 1.0): 1})
+    else:
+        zoom = dice.weighted({1.0: 7, dice.uniform(0.75, 1.0): 3})
     width, height = round(width * zoom), round(height * zoom)
     readable = dice.uniform(12.5, 17.0 if dice.chance(0.8) else 20.0) + 2.0 * (1.0 - level)
     return width, height, max(9, round(readable / view_scale(width, height)))
 
 
-def _draw(kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, ease: float) -> Sample:
-    width, height, em = draw_size(dice, level)
+def _draw(
+    kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, size: tuple[int, int, int], ease: float
+) -> Sample:
+    width, height, em = size
     look = draw_look(dice, fonts, level)
     pens = typeset(fonts, look, em, dice)
     smooth = 2 if kind != "bar" and dice.chance(0.85) and width * height < 600_000 else 1
@@ -77,6 +86,12 @@ def _draw(kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, e
     strangers = draw_labels(dice, words, dice.pick(list(DIMENSIONS)), 3, 12)
     turns = chart_turns(reading, dice, strangers, budget=_BUDGET)
     image, glyphs = finish(canvas.picture(), canvas.glyphs(), _as_style(look, fonts, em), dice, 0.6 * level)
+    factor = min(width / image.width, height / image.height)
+    if factor < 1.0:  # a turned picture is larger; back to its tiles
+        fitted = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+        glyphs[:, [1, 3]] *= fitted[0] / image.width
+        glyphs[:, [2, 4]] *= fitted[1] / image.height
+        image = image.resize(fitted, Image.Resampling.BILINEAR, reducing_gap=2.0)
     data = reading.data
     fields = {"title": data.title, "kind": reading.kind}
     if len(data.series) == 1:

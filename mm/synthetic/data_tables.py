@@ -46,7 +46,7 @@ class DataTable:
 def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> DataTable:
     """Make up a table of ``num_rows`` rows below the header and ``num_columns`` columns, the row names included."""
     kind = dice.pick(list(DIMENSIONS))
-    if (kind == "weekday" and num_rows > 7) or kind == "numbers":
+    if num_rows > {"weekday": 7, "month": 12, "numbers": 0}.get(kind, num_rows):
         kind = "words"
     names = draw_labels(dice, words, kind, num_rows, 16)
     head, columns, numeric = [dice.pick(DIMENSIONS[kind])], [names], [False]
