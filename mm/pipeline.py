@@ -31,6 +31,7 @@ from mm.request import (
     as_list,
     as_request,
     conversation,
+    overflow_message,
     parse_options,
 )
 
@@ -257,7 +258,10 @@ class Pipeline:
         left = self.context - inputs.num_tokens
         wanted = settings.sampling.max_new_tokens
         if left < (wanted or 1):
-            raise ContextOverflowError(self._overflow(inputs, settings))
+            trained = self.model.decoder.max_positions
+            raise ContextOverflowError(
+                overflow_message(self.processor, inputs, settings, self.name, context=self.context, trained=trained)
+            )
         max_new_tokens = wanted or min(default_new, left)
         tokenizer = self.processor.tokenizer
         row = Row(
@@ -281,39 +285,6 @@ class Pipeline:
             if self._grammar is None:
                 self._grammar = BoxGrammar(self.processor.tokenizer, self.model.decoder.vocab_size)
         return BoxConstraint(self._grammar, max_new_tokens)
-
-    def _overflow(self, inputs: Inputs, settings: Settings) -> str:
-        """How far the prompt is over the limit, and what to shrink."""
-        wanted, prompt = settings.sampling.max_new_tokens, inputs.num_tokens
-        image_tokens = sum(span.stop - span.start for span in inputs.spans)
-        plural = "" if len(inputs.spans) == 1 else "s"
-        answer = "at least one token of answer" if wanted is None else f"{wanted:,} tokens of answer"
-        text = (
-            f"the prompt takes {prompt:,} tokens ({image_tokens:,} of them for {len(inputs.spans)} image{plural}) and "
-            f"{answer}, but the context of {self.name} is {self.context:,} tokens."
-        )
-        needed = wanted or min(256, self.context // 4)
-        for tiles in range((settings.max_tiles or 16) - 1, 0, -1):
-            shrunk = sum(
-                self.processor.num_image_tokens(span.width, span.height, len(inputs.spans), tiles)
-                for span in inputs.spans
-            )
-            if inputs.spans and prompt - image_tokens + shrunk + needed <= self.context:
-                fitting = prompt - image_tokens + shrunk
-                return (
-                    f"{text} With max_tiles={tiles} (--max-tiles {tiles}) the prompt takes {fitting:,} tokens and fits."
-                )
-        if prompt < self.context:
-            text += f" Use max_new_tokens={self.context - prompt} or less, or shorten the text"
-        else:
-            text += " Shorten the text"
-        if inputs.spans:
-            text += " or use fewer images; no max_tiles fits"
-        return f"{text}. A larger context= works too, with worse answers beyond the trained {self._trained:,}."
-
-    @property
-    def _trained(self) -> int:
-        return self.model.decoder.max_positions
 
     def _stream(self, job: _Job) -> TextStream:
         cancelled = threading.Event()

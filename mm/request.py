@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, cast
 
 from mm.chat import Message, SpecialTokens, TextPart, parse_messages, user_message
-from mm.contracts import CancelToken
+from mm.contracts import CancelToken, Inputs
 from mm.errors import OptionError, PromptError
 from mm.generation.sampling import SamplingOptions, as_stop_strings
 from mm.images import ImageSource
+from mm.processing.base import Processor
 
 Images = ImageSource | Sequence[ImageSource] | None
 Messages = Sequence[Mapping[str, Any] | Message]
@@ -80,6 +81,8 @@ class Settings:
     constrain_boxes: bool = False
     cancel: CancelToken | None = None
 
+
+_MOST_TILES = 16  # more than any published grid has
 
 # What people write after other libraries.
 _OTHER_NAMES = {
@@ -167,6 +170,43 @@ def as_request(item: object) -> Request:
     raise PromptError(
         f"a batch holds Request objects, (images, question) pairs or lists of messages; got {_shown(item)}."
     )
+
+
+def overflow_message(
+    processor: Processor, inputs: Inputs, settings: Settings, name: str, *, context: int, trained: int
+) -> str:
+    """How far a prompt is over the limit, and what to shrink.
+
+    Args:
+        processor: counts the tokens of smaller tilings.
+        inputs: the prompt.
+        settings: of its conversation.
+        name: of the model.
+        context: most tokens of prompt and answer together.
+        trained: what the model was trained for.
+    """
+    wanted, prompt, num_images = settings.sampling.max_new_tokens, inputs.num_tokens, len(inputs.spans)
+    text_tokens = prompt - sum(span.stop - span.start for span in inputs.spans)
+    plural = "" if num_images == 1 else "s"
+    answer = "at least one token of answer" if wanted is None else f"{wanted:,} tokens of answer"
+    text = (
+        f"the prompt takes {prompt:,} tokens ({prompt - text_tokens:,} of them for {num_images} image{plural}) and "
+        f"{answer}, but the context of {name} is {context:,} tokens."
+    )
+    room = context - (wanted or min(256, context // 4))  # an answer of a few words should fit too
+    for tiles in range((settings.max_tiles or _MOST_TILES) - 1, 0, -1) if num_images else ():
+        shrunk = text_tokens + sum(
+            processor.num_image_tokens(span.width, span.height, num_images, tiles) for span in inputs.spans
+        )
+        if shrunk <= room:
+            return f"{text} With max_tiles={tiles} (--max-tiles {tiles}) the prompt takes {shrunk:,} tokens and fits."
+    if prompt < context:
+        text += f" Use max_new_tokens={context - prompt} or less, or shorten the text"
+    else:
+        text += " Shorten the text"
+    if num_images:
+        text += " or use fewer images; no max_tiles fits"
+    return f"{text}. A larger context= works too, with worse answers beyond the trained {trained:,}."
 
 
 def _shown(value: object) -> str:
