@@ -1,16 +1,18 @@
-# make demo | test | lint | wheel: each sets up .venv on its first run.
+# make demo | test | lint | bench | wheel: each sets up .venv on its first run.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint wheel clean
+.PHONY: help demo test lint bench wheel clean
 
 help:
 	@echo "make demo    answer a question about examples/receipt.png with the bundled model, offline"
 	@echo "make test    run the tests (PYTEST_ARGS='-k name' narrows them)"
 	@echo "make lint    ruff, mypy --strict, import contracts"
+	@echo "make bench   time the bundled model on this machine (BENCH_ARGS='--model NAME --repeat 5')"
 	@echo "make wheel   build dist/*.whl"
 
 # What a user needs.
@@ -36,6 +38,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .
