@@ -357,7 +357,7 @@ def draw_data(
     elif shape == "line" and dice.chance(0.3) and not signed:  # far from zero: an axis that does not start there
         base = math.floor(top * dice.uniform(1, 6))
         values = [[_rounded(value + base, decimals) for value in row] for row in values]
-    percent = top <= 100 and dice.chance(0.12)
+    percent = top <= 100 and shape != "pie" and dice.chance(0.12)  # slices have percents of their own
     dollar = not percent and dice.chance(0.08)
     unit = dice.pick(_UNITS)
     titles = dice.chance(0.6)

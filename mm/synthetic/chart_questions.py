@@ -227,7 +227,8 @@ def _word_turns(reading: Reading, dice: Dice) -> list[Turn]:
 
 def _name_turns(reading: Reading, dice: Dice) -> list[Turn]:
     data = reading.data
-    turns = [ask_about(dice, "labels", ", ".join(data.categories))]
+    labels = "slice_labels" if reading.mark == "slice" else "labels"
+    turns = [ask_about(dice, labels, ", ".join(data.categories))]
     if len(data.series) > 1:
         turns.append(ask_about(dice, "legend", ", ".join(data.series)))
     for name, colour in reading.colours.items():

@@ -75,7 +75,7 @@ def test_answers_agree_with_the_table(kind: str, fonts: FontSet) -> None:
                 assert int(turn.answer) == sum(len(row) for name, row in rows.items() if name)
             elif turn.question in (*phrases()["slices"], *phrases()["rows"]):
                 assert int(turn.answer) == len(rows) - 1
-            elif turn.question in phrases()["labels"]:
+            elif turn.question in (*phrases()["labels"], *phrases()["slice_labels"]):
                 assert turn.answer.split(", ") == [name for name in rows if name]
             elif len(lines) == 2 and lines[1].startswith(("Highest", "Lowest", "Higher", "Difference")):
                 assert all(part.split(": ")[-1].split(" / ")[0] in cells for part in lines[0].split("; ")), turn
