@@ -258,9 +258,15 @@ class Pipeline:
         left = self.context - inputs.num_tokens
         wanted = settings.sampling.max_new_tokens
         if left < (wanted or 1):
-            trained = self.model.decoder.max_positions
             raise ContextOverflowError(
-                overflow_message(self.processor, inputs, settings, self.name, context=self.context, trained=trained)
+                overflow_message(
+                    inputs,
+                    settings,
+                    self.name,
+                    context=self.context,
+                    trained=self.model.decoder.max_positions,
+                    num_image_tokens=self.processor.num_image_tokens,
+                )
             )
         max_new_tokens = wanted or min(default_new, left)
         tokenizer = self.processor.tokenizer

@@ -1,7 +1,7 @@
 """What a caller may ask of a pipeline, checked before any work."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypedDict, cast
 
@@ -10,7 +10,6 @@ from mm.contracts import CancelToken, Inputs
 from mm.errors import OptionError, PromptError
 from mm.generation.sampling import SamplingOptions, as_stop_strings
 from mm.images import ImageSource
-from mm.processing.base import Processor
 
 Images = ImageSource | Sequence[ImageSource] | None
 Messages = Sequence[Mapping[str, Any] | Message]
@@ -173,17 +172,23 @@ def as_request(item: object) -> Request:
 
 
 def overflow_message(
-    processor: Processor, inputs: Inputs, settings: Settings, name: str, *, context: int, trained: int
+    inputs: Inputs,
+    settings: Settings,
+    name: str,
+    *,
+    context: int,
+    trained: int,
+    num_image_tokens: Callable[[int, int, int, int], int],
 ) -> str:
     """How far a prompt is over the limit, and what to shrink.
 
     Args:
-        processor: counts the tokens of smaller tilings.
         inputs: the prompt.
         settings: of its conversation.
         name: of the model.
         context: most tokens of prompt and answer together.
         trained: what the model was trained for.
+        num_image_tokens: of width, height, number of images and max_tiles (``Processor.num_image_tokens``).
     """
     wanted, prompt, num_images = settings.sampling.max_new_tokens, inputs.num_tokens, len(inputs.spans)
     text_tokens = prompt - sum(span.stop - span.start for span in inputs.spans)
@@ -196,7 +201,7 @@ def overflow_message(
     room = context - (wanted or min(256, context // 4))  # an answer of a few words should fit too
     for tiles in range((settings.max_tiles or _MOST_TILES) - 1, 0, -1) if num_images else ():
         shrunk = text_tokens + sum(
-            processor.num_image_tokens(span.width, span.height, num_images, tiles) for span in inputs.spans
+            num_image_tokens(span.width, span.height, num_images, tiles) for span in inputs.spans
         )
         if shrunk <= room:
             return f"{text} With max_tiles={tiles} (--max-tiles {tiles}) the prompt takes {shrunk:,} tokens and fits."
