@@ -34,7 +34,7 @@ def seconds(work: Callable[[], object], repeat: int) -> list[float]:
 
 
 def decode_seconds(pipe: Pipeline, rows: int, repeat: int) -> list[float]:
-    """Seconds of one decode step: a run of many tokens less a run of one, over the tokens between."""
+    """Seconds of one decode step: a run of many tokens less the fastest run of one, over the tokens between."""
 
     def run(tokens: int) -> Callable[[], object]:
         # Sampling at a high temperature keeps the answer going; the seed keeps it the same.
@@ -43,8 +43,8 @@ def decode_seconds(pipe: Pipeline, rows: int, repeat: int) -> list[float]:
             requests, batch_size=rows, max_new_tokens=tokens, temperature=5.0, seed=1, detect_loops=False
         )
 
-    short, long = seconds(run(1), repeat), seconds(run(1 + DECODED), repeat)
-    return [max(b - a, 0.0) / DECODED for a, b in zip(short, long, strict=True)]
+    before = min(seconds(run(1), repeat))
+    return [max(total - before, 0.0) / DECODED for total in seconds(run(1 + DECODED), repeat)]
 
 
 def measure(model: str, device: str, dtype: str, repeat: int) -> dict[str, list[float]]:
