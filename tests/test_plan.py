@@ -16,7 +16,7 @@ from mm.errors import ConfigError, ContextOverflowError, OptionError
 from mm.families.table import load_model
 from mm.generation.text import PREFILL_CHUNK, prefill
 from mm.hub import Checkpoint, find_config, known_names
-from mm.plan import OVERHEAD_BYTES, Planner, Workload, make_plan
+from mm.plan import HOST_OVERHEAD, Planner, Workload, make_plan
 
 GIB = 2**30
 
@@ -64,7 +64,7 @@ def test_a_plan_adds_up() -> None:
     assert plan.peak.cache == 3 * plan.context * 61_440
     assert plan.peak.weights == 2 * plan.parameters.total == plan.weight_bytes
     assert plan.download_bytes == 2 * 3_370_501_440
-    assert plan.peak.overhead == OVERHEAD_BYTES
+    assert plan.peak.overhead == HOST_OVERHEAD
     assert plan.to_dict()["peak"]["total"] == plan.peak.total
     json.dumps(plan.to_dict())
     longer = make_plan(checkpoint, replace(work, context=4096), device="cpu", dtype="bf16")
