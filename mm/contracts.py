@@ -3,6 +3,7 @@
 Letters: B rows, T tokens of a call, S cached positions, D hidden size, N image views, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,6 +115,14 @@ class Decoder(Protocol):
         ...
 
 
+class ViewMemory(Protocol):
+    """Remembers encoded views."""
+
+    def encode(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """(N, 3, S, S) -> (N, M, D); only views that are not remembered go through ``encode``."""
+        ...
+
+
 class MultimodalModel(Protocol):
     """A built model as generation and pipelines see it."""
 
@@ -132,6 +141,6 @@ class MultimodalModel(Protocol):
         """Type of the weights."""
         ...
 
-    def embed_inputs(self, inputs: list[Inputs]) -> list[Tensor]:
-        """Embeddings (T_i, D) of each conversation, image features in place; one encoder pass over all views."""
+    def embed_inputs(self, inputs: list[Inputs], memory: ViewMemory | None = None) -> list[Tensor]:
+        """Embeddings (T_i, D) of each conversation, image features in place; remembered views are not encoded."""
         ...

@@ -70,4 +70,7 @@ class MissingExtraError(MMError):
     """An optional dependency is missing; the message names the pip command."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}. Install it with: pip install 'mm[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package!r}. Install it with: pip install {package} "
+            f"(or everything of its kind, in a checkout of mm: pip install '.[{extra}]')"
+        )

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mm.adaptors.tile_layout import layout
-from mm.contracts import Inputs
+from mm.contracts import Inputs, ViewMemory
 from mm.fusion import merge
 from mm.language.decoder import Decoder
+from mm.view_cache import ViewCache
 
 # Views that go through the encoder at once: enough to fill a GPU, few enough to bound the memory of a 50-page prompt.
 VIEWS_PER_PASS = 32
@@ -63,16 +64,20 @@ class VisionLanguageModel(nn.Module):
         table = torch.cat((tokens.flatten(0, 1), self.image_newline[None], self.view_separator[None]))
         return table[layout(side, tile_grids).to(table.device)]
 
-    def embed_inputs(self, inputs: list[Inputs]) -> list[Tensor]:
-        """Embeddings (T_i, D) of each conversation, image features in place; one encoder run over all views.
+    def embed_inputs(self, inputs: list[Inputs], memory: ViewMemory | None = None) -> list[Tensor]:
+        """Embeddings (T_i, D) of each conversation, image features in place; one encoder run over all new views.
+
+        Args:
+            inputs: conversations.
+            memory: remembers views between calls; None encodes equal views of this call once and forgets them.
 
         Raises:
             InputError: a prompt's image positions do not match its views.
         """
         counts = [item.pixels.shape[0] for item in inputs]
         if sum(counts):
-            tokens = self.encode_views(torch.cat([item.pixels for item in inputs if item.pixels.shape[0]]))
-            per_row = tokens.split(counts)
+            views = torch.cat([item.pixels for item in inputs if item.pixels.shape[0]])
+            per_row = (memory or ViewCache(0)).encode(views, self.encode_views).split(counts)
         rows = []
         for index, item in enumerate(inputs):
             embeds = self.decoder.embed(item.input_ids.to(self.device))

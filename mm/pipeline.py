@@ -34,6 +34,7 @@ from mm.request import (
     overflow_message,
     parse_options,
 )
+from mm.view_cache import ViewCache
 
 # Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -107,6 +108,7 @@ class Pipeline:
         self.context = trained if context is None else context
         self._decode_threads = 1 if model.device.type == "cpu" and _weight_bytes(model) < SINGLE_THREAD_BYTES else None
         self._lock = threading.Lock()
+        self._views = ViewCache()
         self._grammar: Any = None
 
     @classmethod
@@ -320,7 +322,7 @@ class Pipeline:
         try:
             with explained(lambda: self._memory_message(jobs)):
                 with torch.inference_mode():
-                    embeds = self.model.embed_inputs([job.inputs for job in jobs])
+                    embeds = self.model.embed_inputs([job.inputs for job in jobs], self._views)
                 for pieces in generate(
                     self.model.decoder, embeds, rows, cancel=cancel, decode_threads=self._decode_threads
                 ):

@@ -310,7 +310,10 @@ def save_weights(
             for number, names in enumerate(plan, start=1):
                 path = folder / f"model-{number:05}-of-{len(plan):05}.safetensors"
                 written.append(path)
+                path.touch()  # with the permissions that new files have here; the library would make it private
+                mode = path.stat().st_mode
                 save_file({name: tensors[name].read() for name in names}, path, metadata={"format": "pt"})
+                path.chmod(mode)
                 weight_map.update(dict.fromkeys(names, path.name))
             index = {
                 "metadata": {"total_size": sum(path.stat().st_size for path in written)},
