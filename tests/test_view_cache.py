@@ -18,7 +18,7 @@ class Encoder:
 
 
 def views(*values: float) -> Tensor:
-    return torch.stack([torch.full((3, 4, 4), value) for value in values])
+    return torch.stack([torch.full((3, 4, 4), float(value)) for value in values])
 
 
 def test_equal_views_of_one_call_are_encoded_once_and_come_back_in_order() -> None:
