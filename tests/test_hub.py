@@ -227,7 +227,7 @@ def test_no_network_and_not_cached(tmp_path: Path) -> None:
     message = run("find_checkpoint('org/model')", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert message.startswith("CheckpointNotFoundError org/model is not (completely) in the cache ")
     assert "http://127.0.0.1:9 cannot be reached. Either check the network" in message
-    assert message.endswith("or use a bundled model: nano-vl2")
+    assert message.endswith("or use a bundled model: nano-vl2.")
 
 
 def test_offline_and_not_cached(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_hub_knows_no_such_model_or_revision(hub: Hub, tmp_path: Path) -> No
     assert message.startswith(f"CheckpointNotFoundError {hub.url} has no model 'org/modell', or it is private.")
     message = run("find_checkpoint('org/model', 'v9')", tmp_path, HF_ENDPOINT=hub.url)
     assert message == (
-        "CheckpointNotFoundError org/model has no revision 'v9'. Name one of its branches, tags or commits"
+        "CheckpointNotFoundError org/model has no revision 'v9'. Name one of its branches, tags or commits."
     )
 
 

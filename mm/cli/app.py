@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from mm import __version__
 from mm.cli import chat, check, info, read
-from mm.cli.output import note, readable_warnings
+from mm.cli.output import note, open_missing_streams, readable_warnings
 from mm.errors import MMError
 
 
@@ -71,6 +71,7 @@ def main() -> None:
     # OpenMP reads this when torch loads: threads that wait for each other sleep instead of spinning. On a machine whose
     # cores are shared, spinning makes a small model 50 times slower (two busy cores: 420 ms a token, not 5).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_missing_streams()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # bytes that are no text are shown as such, and stop nothing
             stream.reconfigure(errors="replace" if stream is sys.stdin else "backslashreplace")
