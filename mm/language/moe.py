@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.config import MoEConfig
+from mm.errors import ConfigError
 from mm.language.layers import GatedMLP
 
 # DeepSeek-V3's published router divides by the sum plus this.
 NORM_EPS = 1e-20
+
+# F.grouped_mm takes rows of whole 16 bytes only, on every device.
+GROUPED_MULTIPLE = 8
 
 
 class Router(nn.Module):
@@ -73,11 +77,21 @@ def _count(indices: Tensor, num_experts: int) -> Tensor:
 
 
 class Experts(nn.Module):
-    """E gated MLPs with stacked weights; stored one by one in checkpoints."""
+    """E gated MLPs with stacked weights; stored one by one in checkpoints.
+
+    Raises:
+        ConfigError: sizes that the grouped product cannot take.
+    """
 
     def __init__(self, width: int, config: MoEConfig) -> None:
         super().__init__()
         inner, count = config.expert_width, config.num_experts
+        if width % GROUPED_MULTIPLE or inner % GROUPED_MULTIPLE:
+            raise ConfigError(
+                f"the experts are {inner} wide on a hidden size of {width}; torch's grouped product needs both to be "
+                f"multiples of {GROUPED_MULTIPLE} (rows of 16 bytes in 16-bit types). No published model has others: "
+                "check moe_intermediate_size and hidden_size in config.json."
+            )
         self.gate_proj = nn.Parameter(torch.empty(count, inner, width))
         self.up_proj = nn.Parameter(torch.empty(count, inner, width))
         self.down_proj = nn.Parameter(torch.empty(count, width, inner))
