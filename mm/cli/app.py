@@ -25,6 +25,12 @@ class Guarded(TyperGroup):
         except MMError as error:
             note(f"error: {' '.join(str(error).split())}")
             raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise  # `mm ... | head`: typer ends the command quietly
+        except OSError as error:  # about a file, in a place where no message of its own waits
+            place = f" ({error.filename})" if error.filename else ""
+            note(f"error: {error.strerror or error}{place}. Check the path, its permissions and the space on the disk.")
+            raise typer.Exit(1) from error
 
 
 app = typer.Typer(

@@ -82,6 +82,8 @@ def _closest(word: str) -> str:
         if path.is_symlink():
             return f" It is a link to {os.readlink(path)!r}, which does not exist."
         names = [entry.name for entry in path.parent.iterdir() if entry.exists()]
+    except PermissionError:
+        return " Its folder cannot be read: check its permissions."
     except OSError:  # no such folder, or one that may not be read; a name longer than names are
         return ""
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
