@@ -88,11 +88,18 @@ def test_gradients_reach_router_and_experts_in_every_form() -> None:
                 assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize(("width", "inner"), [(36, 16), (32, 1407)])
+@pytest.mark.parametrize(("width", "inner"), [(34, 16), (32, 1407)])
 def test_sizes_that_the_grouped_product_cannot_take_are_refused_before_any_work(width: int, inner: int) -> None:
     config = replace(moe(), expert_width=inner)
-    with pytest.raises(ConfigError, match=f"experts are {inner} wide on a hidden size of {width}; .* multiples of 8"):
+    with pytest.raises(ConfigError, match=f"experts are {inner} wide on a hidden size of {width}; .* multiples of 4"):
         MoE(width, config)
+
+
+def test_sizes_of_float32_are_refused_in_a_narrower_type() -> None:
+    module = MoE(36, replace(moe(), expert_width=20))
+    assert module(torch.randn(1, 30, 36)).shape == (1, 30, 36)
+    with pytest.raises(ConfigError, match=r"20 wide on a hidden size of 36; .* multiples of 8.* use --dtype float32"):
+        module.bfloat16()(torch.randn(1, 30, 36, dtype=torch.bfloat16))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
