@@ -139,8 +139,12 @@ def _find_local(name: str, revision: str | None) -> Checkpoint | None:
     if bundled is not None:
         _refuse_revision(revision, f"{name!r} is bundled")
         return Checkpoint(name, bundled, "bundled", None)
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_dir, exists = path.is_dir(), path.exists()
+    except (OSError, RuntimeError) as error:  # a name longer than names of files are; the home of nobody
+        raise CheckpointNotFoundError(f"{_shortened(name)} is no model and no folder ({error}). {_known()}") from error
+    if is_dir:
         _refuse_revision(revision, f"{name!r} is a folder")
         if not (path / "config.json").is_file():
             raise CheckpointNotFoundError(
@@ -148,12 +152,16 @@ def _find_local(name: str, revision: str | None) -> Checkpoint | None:
                 "tokenizer.json and *.safetensors or *.bin files, as published"
             )
         return Checkpoint(name, path, "local", None)
-    if path.exists():
+    if exists:
         raise CheckpointNotFoundError(f"{name!r} is a file. Name the folder that holds it, with its config.json")
     if not _HUB_ID.fullmatch(name):
         kind = "there is no folder" if re.search(r"^[.~]|[/\\]", name) else "there is no model or folder"
         raise CheckpointNotFoundError(f"{kind} {name!r}.{_closest(name)} {_known()}")
     return None
+
+
+def _shortened(name: str) -> str:
+    return repr(name if len(name) <= 80 else name[:77] + "...")
 
 
 def _refuse_revision(revision: str | None, why: str) -> None:

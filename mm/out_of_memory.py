@@ -16,7 +16,8 @@ from mm.generation.slots import CacheMemoryError
 if TYPE_CHECKING:
     from mm.plan import Workload  # at run time only where something has failed: every run passes through this module
 
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, torch's CPU allocator
+# CUDA and MPS; torch's CPU allocator; cuBLAS, whose handle or workspace found no room.
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 GIB = 2**30
 
 

@@ -26,6 +26,7 @@ class Tokenizer:
         add_bos: whether a conversation starts with the begin token (``add_bos_token``, default true as in the
             published tokenizer class LlamaTokenizerFast).
         vocab_size: number of tokens, added ones included (a model's embedding may have more rows).
+        highest_id: the largest id of a token; more than ``vocab_size`` - 1 where ids have gaps.
         special_ids: ids of all special tokens.
     """
 
@@ -77,7 +78,8 @@ class Tokenizer:
         self.eos_id = self.token_id(eos_token)
         self.pad_id = self.token_id(pad_token)
         self.add_bos = add_bos
-        self.vocab_size: int = self._backend.get_vocab_size(with_added_tokens=True)
+        vocabulary: dict[str, int] = self._backend.get_vocab(with_added_tokens=True)
+        self.vocab_size, self.highest_id = len(vocabulary), max(vocabulary.values())
 
     @classmethod
     def from_folder(

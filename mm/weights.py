@@ -23,6 +23,9 @@ from mm.errors import ResourceError, WeightsError
 # How many names an error lists before it only counts.
 LISTED = 8
 
+# Types that weights are read from. Anything narrower is quantised and would need scales.
+WEIGHT_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -130,35 +133,45 @@ class KeyMap:
 
 
 def find_shards(folder: Path) -> list[Path]:
-    """The weight files of a folder: those an index names, else every safetensors file, else every .bin file.
+    """The weight files of a folder, safetensors before .bin: those an index names, else the file with the usual name,
+    else every file of that kind.
 
     Raises:
         WeightsError: no weights, an unreadable index, an index that names a file elsewhere or an absent one.
     """
-    for index_name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        index = folder / index_name
+    indices = []
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        shards = sorted(folder.glob(f"*{Path(name).suffix}"))
         if index.is_file():
-            try:
-                names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise WeightsError(f"{index} is not a weight index ({error}). Download it again.") from error
-            for name in names:
-                if not isinstance(name, str) or Path(name).name != name:
-                    raise WeightsError(
-                        f"{index} names the file {name!r}, which is not a plain file name in its folder."
-                    )
-            absent = [name for name in names if not (folder / name).is_file()]
-            if absent:
-                raise WeightsError(
-                    f"{index} names {_some(absent)}, which {'is' if len(absent) == 1 else 'are'} not in {folder}. "
-                    "Download the missing files."
-                )
-            return [folder / name for name in names]
-    for pattern in ("*.safetensors", "*.bin"):
-        shards = sorted(folder.glob(pattern))
-        if shards:
+            if shards:
+                return _indexed_shards(index)
+            indices.append(index)  # a repository may publish both kinds, and only one of them be here
+        elif folder / name in shards:
+            return [folder / name]
+        elif shards:
             return shards
+    if indices:
+        return _indexed_shards(indices[0])
     raise WeightsError(f"{folder} holds no weights: expected *.safetensors or *.bin files.")
+
+
+def _indexed_shards(index: Path) -> list[Path]:
+    folder = index.parent
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{index} is not a weight index ({error}). Download it again.") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise WeightsError(f"{index} names the file {name!r}, which is not a plain file name in its folder.")
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise WeightsError(
+            f"{index} names {_some(absent)}, which {'is' if len(absent) == 1 else 'are'} not in {folder}. "
+            "Download the missing files."
+        )
+    return [folder / name for name in names]
 
 
 def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -172,7 +185,7 @@ def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: tor
         dtype: every tensor is cast to it.
 
     Raises:
-        WeightsError: missing, unexpected, misshapen or non-finite tensors; an unreadable or unsafe file.
+        WeightsError: missing, unexpected, misshapen, quantised or non-finite tensors; an unreadable or unsafe file.
     """
     shards = find_shards(folder)
     with ExitStack() as stack:
@@ -186,7 +199,14 @@ def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: tor
                 if key_map.is_dropped(name):
                     continue
                 target, index = key_map.to_model(name)
-                tensor = reader.read(name).to(device=device, dtype=dtype)
+                tensor = reader.read(name)
+                if tensor.dtype not in WEIGHT_TYPES:
+                    raise WeightsError(
+                        f"{name} in {reader.path} is stored as {str(tensor.dtype).removeprefix('torch.')}; expected "
+                        f"{', '.join(str(kind).removeprefix('torch.') for kind in WEIGHT_TYPES)}. Quantised numbers "
+                        "mean nothing without their scales: use the checkpoint that is not quantised."
+                    )
+                tensor = tensor.to(device=device, dtype=dtype)
                 if not bool(torch.isfinite(tensor).all()):
                     broken.append(name)
                 if index is None:
@@ -316,7 +336,7 @@ def save_weights(
                 path.chmod(mode)
                 weight_map.update(dict.fromkeys(names, path.name))
             index = {
-                "metadata": {"total_size": sum(path.stat().st_size for path in written)},
+                "metadata": {"total_size": sum(tensor.num_bytes for tensor in tensors.values())},
                 "weight_map": dict(sorted(weight_map.items())),
             }
             written.append(folder / "model.safetensors.index.json")
@@ -327,7 +347,7 @@ def save_weights(
             free = shutil.disk_usage(folder).free if folder.is_dir() else 0
             raise ResourceError(
                 f"cannot write the weights to {folder} ({error}); {free:,} bytes are free there. "
-                "Nothing was left behind: free some space or choose another folder."
+                "No weight file was left behind: free some space or choose another folder."
             ) from error
 
 

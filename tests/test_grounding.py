@@ -184,9 +184,9 @@ def test_random_damage_never_raises_and_what_is_valid_is_in_range() -> None:
 
 @pytest.mark.parametrize("piece", ["[", "[[", "]", "<|det|>", "<|ref|>", "[[1,", "image_", "9", " "])
 def test_long_answers_are_read_in_linear_time(piece: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process only: other work on the machine does not count
     parse_boxes("<|det|>" + piece * 100_000, TWO)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0
 
 
 def boxes_for(size: tuple[int, int], label: str = "cat") -> list[Box]:

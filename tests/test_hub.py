@@ -167,6 +167,11 @@ def test_a_file(tmp_path: Path) -> None:
         ("./nowhere", r"there is no folder '\./nowhere'\."),
         ("~/nowhere/at/all", r"there is no folder '~/nowhere/at/all'"),
         ("  ", r"the model name is empty\. Known: "),
+        (
+            "~nobody-of-this-name/model",
+            r"'~nobody-of-this-name/model' is no model and no folder \(.*home.*\)\. Known: ",
+        ),
+        ("long" * 1000, r"'longlong[a-z]*\.\.\.' is no model and no folder \(.*too long.*\)\. Known: "),
     ],
 )
 def test_unknown_names(name: str, message: str) -> None:

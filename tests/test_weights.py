@@ -133,6 +133,33 @@ def test_indexes_that_lead_nowhere(folder: Path) -> None:
         find_shards(folder)
 
 
+def test_of_a_repository_with_both_kinds_the_kind_that_is_here_is_loaded(folder: Path) -> None:
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "pytorch_model-1.bin"}}))
+    assert find_shards(folder) == [folder / "model.safetensors"]  # the .bin files were not downloaded
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model.safetensors"}}))
+    assert find_shards(folder) == [folder / "model.safetensors"]
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model-1.bin").touch()
+    assert find_shards(folder) == [folder / "pytorch_model-1.bin"]
+
+
+def test_files_beside_the_weights_are_left_alone(folder: Path) -> None:
+    (folder / "adapter_model.safetensors").write_bytes(b"")
+    assert find_shards(folder) == [folder / "model.safetensors"]
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / "training_args.bin").touch()
+    assert find_shards(folder) == [folder / "pytorch_model.bin"]
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn])
+def test_quantised_numbers_are_refused(folder: Path, kind: torch.dtype) -> None:
+    rewrite(folder, lambda tensors: tensors.update(image_newline=tensors["image_newline"].to(kind)))
+    expected = f"image_newline in .*model.safetensors is stored as {str(kind)[6:]}; expected bfloat16, .*not quantised"
+    with pytest.raises(WeightsError, match=expected):
+        load(folder)
+
+
 @pytest.mark.parametrize("limit", [10**9, 200_000])
 def test_saved_folders_load_and_keep_dropped_tensors(folder: Path, tmp_path: Path, limit: int) -> None:
     model = load(folder)
@@ -141,6 +168,8 @@ def test_saved_folders_load_and_keep_dropped_tensors(folder: Path, tmp_path: Pat
     shards = find_shards(target)
     assert len(shards) == 1 if limit == 10**9 else len(shards) > 3
     saved = {name: tensor for shard in shards for name, tensor in load_file(shard).items()}
+    index = json.loads((target / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in saved.values())  # as others count it
     original = load_file(folder / "model.safetensors")
     assert saved.keys() == original.keys()
     assert all(torch.equal(saved[name], original[name].bfloat16()) for name in original)
@@ -158,7 +187,7 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, tmp_path: Path) -> None
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(
-            ResourceError, match="cannot write the weights to .* bytes are free there. Nothing was left"
+            ResourceError, match="cannot write the weights to .* bytes are free there. No weight file was"
         ):
             save_pretrained(model, target, source=folder)
     finally:

@@ -20,6 +20,14 @@ from mm.model import VisionLanguageModel
 from mm.processing.base import Processor
 
 
+class _EveryView:
+    """Encodes equal views again, as the official code does: the recorded features hold one entry a view."""
+
+    def encode(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """Views (N, 3, S, S) -> tokens (N, M, D)."""
+        return encode(pixels)
+
+
 class Run:
     """One conversation through the model, each part computed when a field first asks for it."""
 
@@ -47,7 +55,7 @@ class Run:
                     if module is not None:
                         wanted[field] = module
         with torch.inference_mode(), _outputs(wanted) as outputs:
-            (embeds,) = model.embed_inputs([self.inputs])
+            (embeds,) = model.embed_inputs([self.inputs], _EveryView())
             hidden = model.decoder(embeds.unsqueeze(0))
         for field, values in outputs.items():
             if values and isinstance(values[0], Tensor):

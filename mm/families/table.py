@@ -104,11 +104,36 @@ def load_processor(folder: Path) -> Processor:
     """The processor (tokenizer, template, image geometry) of a checkpoint folder.
 
     Raises:
-        CheckpointError: a file is missing or contradicts itself.
+        CheckpointError: a file is missing, contradicts itself, or contradicts config.json.
     """
     folder = Path(folder)
-    family: Family = FAMILIES.load(family_of(read_json(folder / "config.json")))
-    return family.build_processor(folder)
+    config = load_config(folder)
+    family: Family = FAMILIES.load(config.family)
+    processor = family.build_processor(folder)
+    _check_agreement(folder, config, processor)
+    return processor
+
+
+def _check_agreement(folder: Path, config: FamilyConfig, processor: Processor) -> None:
+    """What the processor makes must be what the model takes; a wrong id would end a CUDA process, not a call."""
+    spec, vision = processor.spec, config.vision
+    pairs = (
+        ("tile", spec.image_size, "config.json", vision.image_size),
+        ("patch_size", spec.patch_size, "vision_config", vision.patch_size),
+        ("downsample_ratio", spec.downsample_ratio, "projector_config", config.adaptor.ratio),
+    )
+    for key, found, place, expected in pairs:
+        if found != expected:
+            raise ConfigError(
+                f"{folder}: processor_config.json has {key} {found}, but {place} has {expected}. The two files are of "
+                "different models: download the folder again."
+            )
+    highest, rows = processor.tokenizer.highest_id, config.decoder.vocab_size
+    if highest >= rows:
+        raise ConfigError(
+            f"{folder}: the tokenizer has ids up to {highest} (special tokens that it lacked included), but "
+            f"language_config.vocab_size is {rows}. The tokenizer is of another model: download the folder again."
+        )
 
 
 def save_pretrained(

@@ -4,11 +4,14 @@ Letters: B rows, T tokens, H heads, R rotated dimensions of a head.
 """
 
 import math
+import threading
 
 import torch
 from torch import Tensor, nn
 
 from mm.config import LinearScalingConfig, RopeConfig, YarnConfig
+
+_growing = threading.Lock()  # of every table: a lock inside a module could not be copied
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:
@@ -58,10 +61,20 @@ class Rope(nn.Module):
         self.register_buffer("sin", torch.empty(0, width), persistent=False)
 
     def ensure(self, length: int, device: torch.device) -> None:
-        """Make the tables cover positions 0..length-1 on ``device``."""
-        if self.cos.shape[0] >= length and self.cos.device == device and self.cos.dtype == torch.float32:
+        """Make the tables cover positions 0..length-1 on ``device``. Threads may ask at the same time."""
+        if self._covers(length, device):
             return
-        length = max(length, self.cos.shape[0])
+        with _growing:  # a thread with a shorter prompt must not replace the longer table of another one
+            if not self._covers(length, device):
+                self._grow(max(length, self.cos.shape[0]), device)
+
+    def _covers(self, length: int, device: torch.device) -> bool:
+        return all(
+            table.shape[0] >= length and table.device == device and table.dtype == torch.float32
+            for table in (self.cos, self.sin)
+        )
+
+    def _grow(self, length: int, device: torch.device) -> None:
         positions = torch.arange(length, dtype=torch.float32, device="cpu")
         angles = torch.outer(positions, inverse_frequencies(self.config, self.width))
         angles = torch.cat((angles, angles), dim=-1)  # (length, R)

@@ -54,10 +54,10 @@ def test_edit_distance_equals_the_table_on_random_texts():
 def test_edit_distance_is_fast_enough_for_500_receipts():
     rng = random.Random(1)
     texts = ["".join(rng.choices("abcdefghij 0123456789\n", k=400)) for _ in range(501)]
-    started = time.perf_counter()
+    started = time.process_time()  # of this process only: other work on the machine does not count
     for one, other in zip(texts, texts[1:], strict=False):
         edit_distance(one, other)
-    assert time.perf_counter() - started < 5.0
+    assert time.process_time() - started < 5.0
 
 
 @pytest.mark.parametrize(
