@@ -129,9 +129,7 @@ class Engine:
             if intake.closed:
                 raise ResourceError("the engine is closed. Make a new one.")
             if self._worker is None:
-                self._worker = threading.Thread(
-                    target=_work, args=(self._scheduler,), name="mm-engine", daemon=True
-                )
+                self._worker = threading.Thread(target=_work, args=(self._scheduler,), name="mm-engine", daemon=True)
                 self._worker.start()
                 _workers[self._worker] = self._scheduler
             intake.waiting.append(task)
