@@ -116,7 +116,9 @@ class Scheduler:
         self.device = device
         self.chunk = chunk
         self.decode_threads = decode_threads
-        self.num_slots = num_slots
+        # On an accelerator few batch sizes occur, for its graphs. What the rows beyond compute is not read, and they
+        # write it to the position that no request uses. A CPU computes the running rows only.
+        self.rounds_rows = device.type != "cpu"
         self.intake = Intake()
         self.slots = Slots(decoder, device, num_slots)
         self.sampler = BatchSampler(num_slots, decoder.vocab_size, 1, device)
@@ -230,9 +232,7 @@ class Scheduler:
         positions = [self._slot(task).filled for task in self.running]
         visible = min((max(positions) // VISIBLE_BLOCK + 1) * VISIBLE_BLOCK, self.slots.length)
         count = len(tokens)
-        # On an accelerator few batch sizes occur, for its graphs: what the rows beyond compute is not read, and they
-        # write it to the position that no request uses.
-        beyond = 0 if self.device.type == "cpu" else min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count
+        beyond = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count if self.rounds_rows else 0
         inputs = torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]).to(self.device)
         with _cpu_threads(self.decode_threads):
             logits = decode_step(self.decoder, inputs[0], inputs[1], self.slots.leading(count + beyond), visible)

@@ -316,12 +316,12 @@ def test_a_request_that_waits_can_be_cancelled(decoder, new_row):
 # A request that fails fails alone
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     pass
 
 
 def raising(*_):
-    raise Broken("here")
+    raise BrokenError("here")
 
 
 class BadConstraint:
@@ -332,11 +332,11 @@ class BadConstraint:
 
     def allowed(self):
         if self.when == "allowed":
-            raise Broken("here")
+            raise BrokenError("here")
 
     def advance(self, token):
         if self.when == "advance":
-            raise Broken("here")
+            raise BrokenError("here")
 
 
 def test_what_a_callers_code_raises_reaches_him_and_nobody_else(decoder, new_row):
@@ -358,9 +358,9 @@ def test_what_a_callers_code_raises_reaches_him_and_nobody_else(decoder, new_row
             handles.append(engine.submit(text_inputs(PROMPTS[0]), row, **options))
             good.append(engine.submit(text_inputs(PROMPTS[2]), new_row(PROMPTS[2])))
         for handle in handles:
-            with pytest.raises(Broken, match="here"):
+            with pytest.raises(BrokenError, match="here"):
                 handle.result()
-            with pytest.raises(Broken, match="here"):
+            with pytest.raises(BrokenError, match="here"):
                 list(handle)
             assert handle.row.finish_reason == "cancelled"
         for handle in good:
@@ -389,13 +389,13 @@ def test_an_image_that_cannot_be_embedded_fails_alone(decoder, new_row):
     class Picky(Embedder):
         def __call__(self, inputs):
             if inputs.input_ids[0] == 299:
-                raise Broken("no such picture")
+                raise BrokenError("no such picture")
             return super().__call__(inputs)
 
     with new_engine(decoder, Picky(decoder)) as engine:
         good = engine.submit(text_inputs(PROMPTS[0]), new_row(PROMPTS[0]))
         bad = engine.submit(text_inputs([299]), new_row([299]))
-        with pytest.raises(Broken, match="no such picture"):
+        with pytest.raises(BrokenError, match="no such picture"):
             bad.result()
         assert good.result().tokens == plain_greedy(decoder, PROMPTS[0], 16)
 
@@ -488,7 +488,7 @@ def test_an_event_loop_reads_several_answers_at_once(decoder, new_row):
         for (handle, pieces), prompt in zip(asyncio.run(main(engine)), PROMPTS, strict=True):
             assert handle.row.tokens == plain_greedy(decoder, prompt, 16)
             assert "".join(pieces) == handle.text
-        with pytest.raises(Broken):
+        with pytest.raises(BrokenError):
             asyncio.run(broken(engine))
 
 
