@@ -1,11 +1,17 @@
 """Which device and number type a model runs on."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from mm.errors import OptionError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+_precision = threading.Lock()  # torch's setting belongs to the process
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -56,3 +62,21 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if known is None:
         raise OptionError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)} (or {', '.join(_SHORT)}).")
     return known
+
+
+@contextmanager
+def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """Float32 convolutions in float32 inside the block, also on a GPU, where cuDNN rounds their inputs to TF32 (10 bits
+    of fraction) unless told otherwise. Matrix products need nothing: torch leaves them exact by default.
+    """
+    if device.type != "cuda" or dtype != torch.float32:
+        yield
+        return
+    settings = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # put there when torch is imported
+    with _precision:
+        before = settings.fp32_precision
+        settings.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            settings.fp32_precision = before

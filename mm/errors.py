@@ -19,7 +19,14 @@ The message of each names what was got, what was expected and what to do next.
 
 
 class MMError(Exception):
-    """Base of every error that ``mm`` raises on purpose."""
+    """Base of every error that ``mm`` raises on purpose.
+
+    Args:
+        message: one or more sentences; the last one gets its full stop here.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if message.endswith((".", "?", "!")) else f"{message}.")
 
 
 class InputError(MMError, ValueError):

@@ -25,6 +25,13 @@ from mm.errors import CheckpointNotFoundError, MMError, OptionError, ResourceErr
 # for without a network. The organisation is the one that published them.
 PUBLISHED_ORGANISATION = "deepseek-ai"
 
+# What names of published models that cannot run yet start with. First match counts.
+_NOT_YET = {
+    f"{PUBLISHED_ORGANISATION}/deepseek-vl-": "DeepSeek-VL",
+    f"{PUBLISHED_ORGANISATION}/JanusFlow": "JanusFlow",
+    f"{PUBLISHED_ORGANISATION}/Janus": "Janus",
+}
+
 _CONFIG_FILES = ["*.json", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -116,6 +123,10 @@ def cached_models() -> list[CachedModel]:
         repos = [repo for repo in scan_cache_dir().repos if repo.repo_type == "model"]
     except CacheNotFound:
         return []
+    except PermissionError as error:
+        raise ResourceError(
+            f"cannot read the cache {error.filename}: {error.strerror}. Mend its permissions, or set HF_HOME elsewhere"
+        ) from error
     found = []
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
         configs = [file.file_path for rev in repo.revisions for file in rev.files if file.file_name == "config.json"]
@@ -142,11 +153,16 @@ def _find_local(name: str, revision: str | None) -> Checkpoint | None:
     try:
         path = Path(name).expanduser()
         is_dir, exists = path.is_dir(), path.exists()
+        has_config = is_dir and (path / "config.json").is_file()
+    except PermissionError as error:
+        raise CheckpointNotFoundError(
+            f"the folder {name!r} cannot be read: {error.strerror}. Check its permissions"
+        ) from error
     except (OSError, RuntimeError) as error:  # a name longer than names of files are; the home of nobody
         raise CheckpointNotFoundError(f"{_shortened(name)} is no model and no folder ({error}). {_known()}") from error
     if is_dir:
         _refuse_revision(revision, f"{name!r} is a folder")
-        if not (path / "config.json").is_file():
+        if not has_config:
             raise CheckpointNotFoundError(
                 f"the folder {name!r} has no config.json. A model folder holds config.json, processor_config.json, "
                 "tokenizer.json and *.safetensors or *.bin files, as published"
@@ -157,6 +173,9 @@ def _find_local(name: str, revision: str | None) -> Checkpoint | None:
     if not _HUB_ID.fullmatch(name):
         kind = "there is no folder" if re.search(r"^[.~]|[/\\]", name) else "there is no model or folder"
         raise CheckpointNotFoundError(f"{kind} {name!r}.{_closest(name)} {_known()}")
+    for start, family in _NOT_YET.items():
+        if name.lower().startswith(start.lower()):
+            raise CheckpointNotFoundError(f"{name} is a {family} model, which mm does not run yet. {_known()}")
     return None
 
 

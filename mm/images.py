@@ -10,6 +10,7 @@ import binascii
 import difflib
 import io
 import os
+import re
 import stat
 import threading
 import warnings
@@ -224,8 +225,8 @@ def _decode(stream: BinaryIO, name: str, *, official: bool, max_pixels: int) -> 
             image: Image.Image = Image.open(stream, formats=formats)
     except Image.DecompressionBombError as error:
         raise ImageError(
-            f"{name} is too large to open safely: {error} Scale it down, "
-            "or raise PIL.Image.MAX_IMAGE_PIXELS if you trust the file"
+            f"{name} is too large to open safely: {_bomb_size(error)}. A small file with so many pixels is often made "
+            "to fill the memory. If you trust it, scale it down first"
         ) from error
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not an image: {_describe(head)}") from error
@@ -235,6 +236,14 @@ def _decode(stream: BinaryIO, name: str, *, official: bool, max_pixels: int) -> 
         raise ImageError(f"{name} cannot be opened as an image ({error}). Save or copy it again") from error
     with image:
         return _to_rgb(image, name, official=official, max_pixels=max_pixels)
+
+
+def _bomb_size(error: Image.DecompressionBombError) -> str:
+    """Pillow's message in other words: how many pixels, and how many are too many."""
+    numbers = re.findall(r"\d+", str(error))
+    if len(numbers) != 2:
+        return str(error)
+    return f"it claims {int(numbers[0]):,} pixels; the limit is {int(numbers[1]):,}"
 
 
 def _known_formats() -> tuple[str, ...]:
@@ -273,8 +282,7 @@ def _to_rgb(image: Image.Image, name: str, *, official: bool, max_pixels: int) -
         raise ImageError(f"{name} is {width}x{height}: it has no pixels")
     if width * height > max_pixels:
         raise ImageError(
-            f"{name} has {width * height:,} pixels ({width}x{height}); the limit is {max_pixels:,}. "
-            "Scale it down first, or pass a larger max_pixels if you trust it"
+            f"{name} has {width * height:,} pixels ({width}x{height}); the limit is {max_pixels:,}. Scale it down first"
         )
     try:
         image.load()

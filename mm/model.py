@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mm.adaptors.tile_layout import layout
 from mm.contracts import Inputs, ViewMemory
+from mm.devices import exact_convolutions
 from mm.fusion import merge
 from mm.language.decoder import Decoder
 from mm.view_cache import ViewCache
@@ -49,8 +50,9 @@ class VisionLanguageModel(nn.Module):
     def encode_views(self, pixels: Tensor) -> Tensor:
         """Normalised views (N, 3, S, S), on any device -> tokens (N, M, D)."""
         parts = []
-        for views in pixels.split(VIEWS_PER_PASS):
-            parts.append(self.adaptor(self.vision(views.to(self.device, self.dtype))))
+        with exact_convolutions(self.device, self.dtype):
+            for views in pixels.split(VIEWS_PER_PASS):
+                parts.append(self.adaptor(self.vision(views.to(self.device, self.dtype))))
         return torch.cat(parts)
 
     def image_embeddings(self, tokens: Tensor, tile_grids: Tensor) -> Tensor:

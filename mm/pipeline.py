@@ -19,7 +19,6 @@ from mm.generation.engine import Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
 from mm.grounding import parse_boxes
-from mm.hub import find_checkpoint
 from mm.images import ImageSource
 from mm.out_of_memory import explained, load_message, run_message
 from mm.processing.base import Processor
@@ -143,10 +142,10 @@ class Pipeline:
             OptionError: an unknown device or dtype, or one that this machine lacks.
             ResourceError: it does not fit the memory.
         """
-        from mm.families.table import load_model, load_processor
+        from mm.families.table import find_runnable, load_model, load_processor
 
         place = resolve_device(device)
-        checkpoint = find_checkpoint(str(name), revision)
+        checkpoint = find_runnable(str(name), revision)
         number = resolve_dtype(dtype, place)
         if dtype == "auto" and place.type == "cpu" and _is_too_large(checkpoint.folder):
             number = torch.bfloat16

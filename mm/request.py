@@ -206,12 +206,12 @@ def overflow_message(
         if shrunk <= room:
             return f"{text} With max_tiles={tiles} (--max-tiles {tiles}) the prompt takes {shrunk:,} tokens and fits."
     if prompt < context:
-        text += f" Use max_new_tokens={context - prompt} or less, or shorten the text"
+        text += f" Use max_new_tokens={context - prompt} or less (--max-new-tokens), or shorten the text"
     else:
         text += " Shorten the text"
     if num_images:
         text += " or use fewer images; no max_tiles fits"
-    return f"{text}. A larger context= works too, with worse answers beyond the trained {trained:,}."
+    return f"{text}. A larger context= (--context) works too, with worse answers beyond the trained {trained:,}."
 
 
 def _shown(value: object) -> str:

@@ -241,6 +241,10 @@ def _open_shard(path: Path, stack: ExitStack) -> _Shard:
     if path.suffix == ".bin":
         return _open_pickle(path)
     try:
+        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
+    except OSError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
+    try:
         file = stack.enter_context(safe_open(path, framework="pt"))
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:

@@ -207,7 +207,57 @@ def test_ground_draws(model: str, tmp_path: Path) -> None:
         assert drawn.size == source.size
     bad = str(tmp_path / "none" / "drawn.png")
     result = invoke("ground", FORM, "the city", "-m", model, "--max-new-tokens", "4", "--draw", bad)
-    fails(result, f"cannot write '{bad}'", "Name a .png or .jpg file in a folder that exists")
+    fails(result, f"cannot write '{bad}'", "its folder does not exist. Name a folder that exists.")
+    result = invoke("ground", FORM, "the city", "-m", model, "--draw", str(tmp_path / "drawn.doc"))
+    fails(result, "its ending names no image format. Name a .png or .jpg file.")
+
+
+def test_ground_does_not_overwrite_the_image_and_tells_the_boxes_first(model: str, tmp_path: Path) -> None:
+    image = tmp_path / "form.png"
+    image.write_bytes(Path(FORM).read_bytes())
+    fails(invoke("ground", str(image), "the city", "-m", model, "--draw", str(image)), "overwrite the image itself")
+    assert image.read_bytes() == Path(FORM).read_bytes()
+    (tmp_path / "taken.png").mkdir()
+    words = ("-m", model, "--max-new-tokens", "4", "--json", "--draw", str(tmp_path / "taken.png"))
+    result = invoke("ground", str(image), "the city", *words)
+    assert result.status == 1
+    assert json.loads(result.out)["schema"] == "mm.ground/1"
+    assert "cannot write" in result.err and "Name another .png or .jpg file." in result.err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [("models",), ("models", "--json")])
+def test_output_to_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "mm", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: cannot write to standard output: No space left on device. Free some space")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.parametrize(
+    ("line", "status", "error"),
+    [
+        ("env >&-", 0, ""),
+        ("env 2>&-", 0, ""),
+        ("chat - <&-", 1, "error: standard input was empty"),
+        ("chat nope.png hi 2>&-", 1, ""),
+    ],
+)
+def test_closed_streams_are_no_traceback(line: str, status: int, error: str, tmp_path: Path) -> None:
+    command = f"'{sys.executable}' -m mm {line}"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status
+    assert done.stderr.startswith(error) and "Traceback" not in done.stderr
+
+
+def test_a_broken_link_and_an_endless_name(tmp_path: Path) -> None:
+    link = tmp_path / "photo.png"
+    link.symlink_to("gone.png")
+    fails(invoke("chat", str(link), "hi"), "photo.png'. It is a link to 'gone.png', which does not exist.")
+    fails(invoke("chat", f"{'x' * 300}.png", "hi"), "there is no file")
 
 
 def test_models() -> None:

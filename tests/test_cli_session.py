@@ -73,6 +73,33 @@ def test_mistakes_do_not_end_the_session(model: str, tmp_path: Path) -> None:
     assert result.out.endswith("being written.\n")
 
 
+def test_save_overwrites_conversations_only(model: str, tmp_path: Path) -> None:
+    image, saved = tmp_path / "photo.png", tmp_path / "talk.json"
+    image.write_bytes(Path(FORM).read_bytes())
+    saved.write_text("[]")
+    result = talk(model, "Hi", f"/save {image}", f"/save {saved}")
+    assert image.read_bytes() == Path(FORM).read_bytes()
+    assert "photo.png exists and is no .json file, so it is not overwritten. Choose another file." in result.err
+    assert len(json.loads(saved.read_text())) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.png", "talk.json"]
+
+
+def test_ctrl_c_while_an_image_is_opened_keeps_the_session(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mm import images
+
+    real = images.open_image
+
+    def interrupted(source: object, **options: object) -> object:
+        monkeypatch.setattr(images, "open_image", real)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "open_image", interrupted)
+    result = talk(model, f"/image {FORM}", f"/image {FORM}", "Hi")
+    assert result.status == 0
+    assert "Stopped." in result.err
+    assert result.err.count("goes with the next question") == 1
+
+
 def test_options_hold_for_every_turn(model: str) -> None:
     result = invoke("chat", "-m", model, "--max-new-tokens", "2", stdin="Hi\nHi again\n")
     assert result.err.count("reached the token limit") == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mm.devices import resolve_device, resolve_dtype
+from mm.devices import exact_convolutions, resolve_device, resolve_dtype
 from mm.errors import OptionError
 
 
@@ -33,3 +33,18 @@ def test_a_gpu_that_is_not_there() -> None:
 def test_unknown_dtype() -> None:
     with pytest.raises(OptionError, match="dtype 'int7' is unknown; use auto, float32, bfloat16, float16"):
         resolve_dtype("int7", torch.device("cpu"))
+
+
+def test_float32_convolutions_on_a_gpu_are_not_rounded_to_tf32() -> None:
+    settings = torch.backends.cudnn.conv
+    before = settings.fp32_precision
+    assert before != "ieee"  # torch's default, which the block must lift and put back
+    with exact_convolutions(torch.device("cuda"), torch.float32):
+        assert settings.fp32_precision == "ieee"
+    assert settings.fp32_precision == before
+    with pytest.raises(KeyError), exact_convolutions(torch.device("cuda"), torch.float32):
+        raise KeyError
+    assert settings.fp32_precision == before
+    for device, dtype in (("cpu", torch.float32), ("cuda", torch.bfloat16)):
+        with exact_convolutions(torch.device(device), dtype):
+            assert settings.fp32_precision == before

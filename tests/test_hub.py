@@ -227,7 +227,7 @@ def test_no_network_and_not_cached(tmp_path: Path) -> None:
     message = run("find_checkpoint('org/model')", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert message.startswith("CheckpointNotFoundError org/model is not (completely) in the cache ")
     assert "http://127.0.0.1:9 cannot be reached. Either check the network" in message
-    assert message.endswith("or use a bundled model: nano-vl2")
+    assert message.endswith("or use a bundled model: nano-vl2.")
 
 
 def test_offline_and_not_cached(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_the_hub_knows_no_such_model_or_revision(hub: Hub, tmp_path: Path) -> No
     assert message.startswith(f"CheckpointNotFoundError {hub.url} has no model 'org/modell', or it is private.")
     message = run("find_checkpoint('org/model', 'v9')", tmp_path, HF_ENDPOINT=hub.url)
     assert message == (
-        "CheckpointNotFoundError org/model has no revision 'v9'. Name one of its branches, tags or commits"
+        "CheckpointNotFoundError org/model has no revision 'v9'. Name one of its branches, tags or commits."
     )
 
 
@@ -253,3 +253,37 @@ def test_a_cache_that_cannot_be_written(hub: Hub, tmp_path: Path) -> None:
 
 def test_no_cache_folder(tmp_path: Path) -> None:
     assert run("print(cached_models())", tmp_path / "none") == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("deepseek-ai/Janus-Pro-7B", "Janus"),
+        ("deepseek-ai/janusflow-1.3B", "JanusFlow"),
+        ("deepseek-ai/deepseek-vl-7b-chat", "DeepSeek-VL"),
+    ],
+)
+def test_families_to_come_are_named_before_any_download(name: str, family: str) -> None:
+    with pytest.raises(CheckpointNotFoundError, match=f"{name} is a {family} model, which mm does not run yet"):
+        find_checkpoint(name)
+
+
+def test_a_model_that_does_not_run_is_told_before_its_weights_are_downloaded(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FILES, "config.json", b'{"model_type": "llama"}')
+    command = [sys.executable, "-m", "mm", "chat", "-m", "org/model", "hi"]
+    env = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "model_type 'llama', which mm does not run" in done.stderr
+    assert not any(path.endswith(".safetensors") for path in hub.requests)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:  # permissions stop nobody who is root
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(CheckpointNotFoundError, match="cannot be read: Permission denied. Check its permissions"):
+        find_checkpoint(str(tmp_path))

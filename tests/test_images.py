@@ -193,7 +193,7 @@ def test_missing_file_names_similar_ones(tmp_path: Path, picture: Image.Image) -
 
 
 def test_folder_device_and_unusable_paths(tmp_path: Path, picture: Image.Image) -> None:
-    with pytest.raises(ImageError, match="is a folder. Pass one image file$"):
+    with pytest.raises(ImageError, match="is a folder. Pass one image file\\.$"):
         open_image(tmp_path)
     picture.save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"is a folder. Pass one image file, for example .*a\.png"):
@@ -246,9 +246,13 @@ def test_empty_and_truncated_files(tmp_path: Path, picture: Image.Image) -> None
 
 
 def test_bombs_are_refused() -> None:
-    with pytest.raises(ImageError, match=r"too large to open safely: .*2500000000 pixels.* limit of 178956970"):
+    with pytest.raises(
+        ImageError, match=r"too large to open safely: it claims 2,500,000,000 pixels; the limit is 178,956,970\."
+    ):
         open_image(png_claiming(50000, 50000))
-    with pytest.raises(ImageError, match=r"has 4,000,000 pixels \(2000x2000\); the limit is 1,000"):
+    with pytest.raises(
+        ImageError, match=r"has 4,000,000 pixels \(2000x2000\); the limit is 1,000\. Scale it down first\."
+    ):
         open_image(png_claiming(2000, 2000), max_pixels=1000)
     with pytest.raises(ImageError, match=r"the PIL image has 100 pixels \(10x10\); the limit is 99"):
         open_image(Image.new("RGB", (10, 10)), max_pixels=99)

@@ -452,7 +452,7 @@ def test_an_overflow_that_no_tiling_mends(folder, picture):
     pipe = Pipeline.from_pretrained(folder, device="cpu", context=500)
     with pytest.raises(ContextOverflowError, match=r"and 900 tokens of answer.* Use max_new_tokens=\d+ or less"):
         pipe.chat(picture, QUESTION, max_new_tokens=900)
-    with pytest.raises(ContextOverflowError, match=r"Shorten the text\. A larger context= works too.* 4,096"):
+    with pytest.raises(ContextOverflowError, match=r"Shorten the text\. A larger context= \(--context\) works.* 4,096"):
         pipe.chat(None, "word " * 600)
     with pytest.raises(ContextOverflowError, match="or use fewer images; no max_tiles fits"):
         pipe.chat([picture] * 3, "Compare.")

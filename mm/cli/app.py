@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from mm import __version__
 from mm.cli import chat, check, info, read
-from mm.cli.output import note, readable_warnings
+from mm.cli.output import note, open_missing_streams, readable_warnings
 from mm.errors import MMError
 
 
@@ -24,6 +24,12 @@ class Guarded(TyperGroup):
                 return super().invoke(ctx)
         except MMError as error:
             note(f"error: {' '.join(str(error).split())}")
+            raise typer.Exit(1) from error
+        except BrokenPipeError:
+            raise  # `mm ... | head`: typer ends the command quietly
+        except OSError as error:  # about a file, in a place where no message of its own waits
+            place = f" ({error.filename})" if error.filename else ""
+            note(f"error: {error.strerror or error}{place}. Check the path, its permissions and the space on the disk.")
             raise typer.Exit(1) from error
 
 
@@ -71,6 +77,7 @@ def main() -> None:
     # OpenMP reads this when torch loads: threads that wait for each other sleep instead of spinning. On a machine whose
     # cores are shared, spinning makes a small model 50 times slower (two busy cores: 420 ms a token, not 5).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    open_missing_streams()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # bytes that are no text are shown as such, and stop nothing
             stream.reconfigure(errors="replace" if stream is sys.stdin else "backslashreplace")

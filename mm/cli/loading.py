@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 def load_pipeline(model: str, revision: str | None, device: str, dtype: str, context: int | None = None) -> "Pipeline":
     """The model, with a spinner on a terminal; a download shows its own progress bar there."""
-    from mm.hub import find_checkpoint
+    from mm.hub import find_config
 
     if not sys.stderr.isatty():
         # Bars are for terminals. The hub's library reads this variable when it is imported.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    find_checkpoint(model, revision)  # outside the spinner, for the bar of a download
+    if find_config(model, revision).source not in ("bundled", "local"):
+        from mm.families.table import find_runnable
+
+        find_runnable(model, revision)  # outside the spinner, for the bar of a download
     with spinner(f"loading {model}"):
         from mm.pipeline import Pipeline
 

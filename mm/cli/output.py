@@ -4,10 +4,11 @@ Colours and spinners appear on a terminal only (and not when NO_COLOR is set); p
 """
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -15,11 +16,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mm.errors import ResourceError
+
 
 def write(text: str, *, end: str = "\n") -> None:
-    """Text to standard output as it is, at once."""
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
+    """Text to standard output as it is, at once.
+
+    Raises:
+        ResourceError: it cannot be written there, such as a file on a full disk.
+    """
+    try:
+        sys.stdout.write(text + end)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # `mm ... | head`: whoever reads has enough, and the command ends quietly
+    except OSError as error:
+        _give_up_stdout()
+        raise ResourceError(
+            f"cannot write to standard output: {error.strerror}. Free some space, or send it to another place."
+        ) from error
+
+
+def open_missing_streams() -> None:
+    """Standard streams that the caller has closed lead nowhere; Python has None for them."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115 (for the life of the process)
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _give_up_stdout() -> None:
+    """Drop what cannot be written: Python writes it again when it ends, and would report the same error there."""
+    with suppress(OSError, ValueError):  # ValueError: no file behind it
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
 
 
 def write_json(values: Any) -> None:

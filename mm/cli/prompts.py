@@ -43,7 +43,7 @@ def split_words(words: list[str], question: str | None) -> Prompt:
         question = sys.stdin.read()
         if not question.strip():
             raise PromptError(
-                "standard input was empty. Pipe a question in: echo 'What is the total?' | mm chat a.png -"
+                "standard input was empty. Pipe a question in, as here: (echo 'What is the total?' | mm chat a.png -)"
             )
     elif question is None and words and not _is_image_source(words[-1]):
         if _looks_like_a_path(words[-1]):
@@ -76,8 +76,15 @@ def _looks_like_a_path(word: str) -> bool:
 
 
 def _closest(word: str) -> str:
-    """`" Did you mean ...?"` when a file of the same folder is spelt nearly so."""
+    """`" Did you mean ...?"` when a file of the same folder is spelt nearly so; what a broken link leads to."""
     path = Path(word)
-    names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    try:
+        if path.is_symlink():
+            return f" It is a link to {os.readlink(path)!r}, which does not exist."
+        names = [entry.name for entry in path.parent.iterdir() if entry.exists()]
+    except PermissionError:
+        return " Its folder cannot be read: check its permissions."
+    except OSError:  # no such folder, or one that may not be read; a name longer than names are
+        return ""
     close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.7)
     return f" Did you mean {str(path.with_name(close[0]))!r}?" if close else ""

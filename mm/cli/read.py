@@ -1,5 +1,6 @@
 """`mm ocr`, `mm caption`, `mm ground`: one task, one image."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,10 +10,12 @@ from mm.cli import options
 from mm.cli.chat import tell_finish
 from mm.cli.loading import check_images, load_pipeline, reply_json
 from mm.cli.output import note, write, write_json
-from mm.errors import ResourceError
+from mm.errors import OptionError, ResourceError
 
 if TYPE_CHECKING:
     import PIL.Image
+
+    from mm.reply import Reply
 
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="Image file.", show_default=False)]
 
@@ -82,16 +85,22 @@ def ground(
 ) -> None:
     """Find something in an image; prints one line a box: label, left, top, right, bottom in pixels."""
     check_images((image,))
+    if draw is not None:
+        _check_target(draw, image)
     pipe = load_pipeline(model, revision, device, dtype, context)
     reply = pipe.ground(image, query, max_new_tokens=max_new_tokens, max_tiles=max_tiles, constrain_boxes=constrain)
-    if draw is not None:
+    if json:
+        write_json({"schema": "mm.ground/1", "model": pipe.name, "image": image, "query": query, **reply_json(reply)})
+    else:
+        _write_boxes(reply)
+    if draw is not None:  # last: the boxes are told even where the picture cannot be written
         from mm.grounding import draw_boxes
         from mm.images import open_image
 
         _save(draw_boxes(open_image(image), reply.boxes), draw)
-    if json:
-        write_json({"schema": "mm.ground/1", "model": pipe.name, "image": image, "query": query, **reply_json(reply)})
-        return
+
+
+def _write_boxes(reply: "Reply") -> None:
     for box in reply.boxes:
         if box.xyxy is None:
             note(f"warning: a box is not valid ({box.reason}): {box.text}")
@@ -101,10 +110,19 @@ def ground(
         note(f"no box was found. The answer: {reply.text.strip() or '(empty)'}")
 
 
+def _check_target(path: Path, image: str) -> None:
+    """Refuse a picture that cannot be written, or would overwrite the image itself, before a model is loaded."""
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"):
+        raise OptionError(f"cannot write {str(path)!r}: its ending names no image format. Name a .png or .jpg file.")
+    if not path.parent.is_dir():
+        raise ResourceError(f"cannot write {str(path)!r}: its folder does not exist. Name a folder that exists.")
+    if path.exists() and os.path.exists(image) and path.samefile(image):
+        raise OptionError(f"--draw {str(path)!r} would overwrite the image itself. Name another file.")
+
+
 def _save(image: "PIL.Image.Image", path: Path) -> None:
     try:
         image.save(path)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that Pillow does not know
-        raise ResourceError(
-            f"cannot write {str(path)!r}: {error}. Name a .png or .jpg file in a folder that exists."
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a format that Pillow cannot write
+        reason = getattr(error, "strerror", None) or error
+        raise ResourceError(f"cannot write {str(path)!r}: {reason}. Name another .png or .jpg file.") from error

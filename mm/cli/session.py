@@ -1,6 +1,7 @@
 """The interactive session of `mm chat`."""
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -55,6 +56,8 @@ class Session:
                 self._command(line) if line.startswith("/") else self._ask(line)
             except MMError as error:
                 note(f"error: {error}")
+            except KeyboardInterrupt:  # while an image is opened, or a second time while an answer ends
+                note("\nStopped.")
 
     def _lines(self) -> Iterator[str]:
         """Lines with something on them, until the input ends or Ctrl-C is pressed twice."""
@@ -104,10 +107,18 @@ class Session:
     def _save(self, path: str) -> None:
         if not path:
             raise InputError("/save needs a file: /save conversation.json")
+        text = json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n"
         try:
-            Path(path).expanduser().write_text(json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n", "utf-8")
-        except OSError as error:
-            raise ResourceError(f"cannot write {path}: {error.strerror}. Choose another file.") from error
+            file = Path(path).expanduser()
+            if file.is_file() and file.suffix.lower() != ".json":
+                raise InputError(f"{path} exists and is no .json file, so it is not overwritten. Choose another file.")
+            if file.is_file():
+                _replace(file, text)
+            else:
+                file.write_text(text, "utf-8")
+        except (OSError, RuntimeError) as error:  # RuntimeError: the home of nobody
+            reason = getattr(error, "strerror", None) or error
+            raise ResourceError(f"cannot write {path}: {reason}. Choose another file.") from error
         note(f"{len(self.messages)} messages are in {path}.")
 
     def _ask(self, question: str) -> None:
@@ -150,6 +161,16 @@ def _enable_history() -> None:
     except ImportError:
         return  # Windows: the console has its own
     readline.parse_and_bind("tab: complete")
+
+
+def _replace(file: Path, text: str) -> None:
+    """Overwrite a file in one step: what it held stays there until all of the new text is on the disk."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        new.write_text(text, "utf-8")
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _unquote(text: str) -> str:

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mm.errors import InputError
 from mm.evaluation.compare import Row
 from mm.evaluation.recording import Recording
@@ -101,7 +99,7 @@ def verify(
 
     Args:
         path: a case folder; None runs the small case in the package.
-        device: where the model runs; TF32 is off meanwhile.
+        device: where the model runs, with the settings that every user of the model has.
         progress: called with what is being done now.
 
     Raises:
@@ -116,8 +114,7 @@ def verify(
             f"{', '.join(VERIFIERS.names())}"
         )
     run = VERIFIERS.load(recording.family)
-    with torch.backends.cudnn.flags(allow_tf32=False):
-        rows = tuple(run(recording, device, progress))
+    rows = tuple(run(recording, device, progress))
     return Report(
         case=str(recording.folder),
         family=recording.family,

@@ -10,6 +10,7 @@ import torch
 from mm.devices import resolve_device, resolve_dtype
 from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError
 from mm.families.family import Family, FamilyConfig
+from mm.hub import Checkpoint, find_checkpoint, find_config
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor
 from mm.registry import Registry
@@ -41,7 +42,9 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path.parent} has no {path.name}, so it is no model folder. Expected config.json, processor_config.json, "
             "tokenizer.json and *.safetensors or *.bin files."
         ) from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not readable as JSON ({error}). Download it again.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}; expected a JSON object.")
@@ -58,7 +61,7 @@ def family_of(raw: dict[str, Any]) -> str:
     if model_type not in MODEL_TYPES:
         raise ConfigError(
             f"config.json says model_type {model_type!r}, which mm does not run; it runs "
-            f"{', '.join(sorted(MODEL_TYPES))}."
+            f"{', '.join(sorted(MODEL_TYPES))}. Choose another model; 'mm models' lists what is known."
         )
     return MODEL_TYPES[model_type]
 
@@ -73,6 +76,18 @@ def load_config(folder: Path) -> FamilyConfig:
     raw = read_json(Path(folder) / "config.json")
     family: Family = FAMILIES.load(family_of(raw))
     return family.parse_config(raw)
+
+
+def find_runnable(name: str, revision: str | None = None) -> Checkpoint:
+    """Like `mm.hub.find_checkpoint`; a hub id of a model that does not run is refused before its weights are fetched.
+
+    Raises:
+        CheckpointError: as there, or its config.json is not of a model that runs.
+    """
+    config = find_config(name, revision)
+    if config.source == "hub":
+        load_config(config.folder)
+    return find_checkpoint(name, revision)
 
 
 def build_model(config: FamilyConfig, *, device: str | torch.device = "meta") -> VisionLanguageModel:

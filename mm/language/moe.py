@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.config import MoEConfig
+from mm.errors import ConfigError
 from mm.language.layers import GatedMLP
 
 # DeepSeek-V3's published router divides by the sum plus this.
 NORM_EPS = 1e-20
+
+# F.grouped_mm takes rows of whole 16 bytes only, on every device.
+GROUPED_BYTES = 16
 
 
 class Router(nn.Module):
@@ -72,12 +76,29 @@ def _count(indices: Tensor, num_experts: int) -> Tensor:
     return (indices.flatten().unsqueeze(1) == experts).sum(dim=0)
 
 
+def _check_sizes(width: int, inner: int, dtype: torch.dtype) -> None:
+    """Refuse rows that the grouped product cannot take in ``dtype``."""
+    multiple = GROUPED_BYTES // dtype.itemsize
+    if width % multiple or inner % multiple:
+        other = "" if dtype.itemsize >= torch.float32.itemsize else "use --dtype float32, or "
+        raise ConfigError(
+            f"the experts are {inner} wide on a hidden size of {width}; torch's grouped product in {dtype} needs both "
+            f"to be multiples of {multiple}. No published model has others: {other}check moe_intermediate_size and "
+            "hidden_size in config.json."
+        )
+
+
 class Experts(nn.Module):
-    """E gated MLPs with stacked weights; stored one by one in checkpoints."""
+    """E gated MLPs with stacked weights; stored one by one in checkpoints.
+
+    Raises:
+        ConfigError: sizes that the grouped product cannot take.
+    """
 
     def __init__(self, width: int, config: MoEConfig) -> None:
         super().__init__()
         inner, count = config.expert_width, config.num_experts
+        _check_sizes(width, inner, torch.float32)  # in the widest type; a narrower one is checked where it is used
         self.gate_proj = nn.Parameter(torch.empty(count, inner, width))
         self.up_proj = nn.Parameter(torch.empty(count, inner, width))
         self.down_proj = nn.Parameter(torch.empty(count, width, inner))
@@ -86,6 +107,7 @@ class Experts(nn.Module):
 
     def grouped(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Tokens sorted by expert, one grouped product per projection; experts without tokens are not read."""
+        _check_sizes(x.shape[-1], self.gate_proj.shape[1], x.dtype)
         order = indices.flatten().argsort(stable=True)  # (M * K,)
         ends = _count(indices, self.gate_proj.shape[0]).cumsum(0).to(torch.int32)  # (E,)
         rows = x[order // indices.shape[1]]  # (M * K, D)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mm.adaptors.tile_layout import image_layout
 from mm.chat import GROUNDING_TOKENS, ImagePart, Message, TextPart, user_message
+from mm.errors import ConfigError
 from mm.processing.vl2 import VL2Processor
 from mm.synthetic.sample import Sample, Turn
 from mm.training.charmap import character_map
@@ -26,9 +27,18 @@ class SampleEncoder:
     Args:
         processor: the model's processor.
         buckets: the shapes to fill.
+
+    Raises:
+        ConfigError: a vocabulary whose ids do not fit 16 bits.
     """
 
     def __init__(self, processor: VL2Processor, buckets: Sequence[BucketRecipe]) -> None:
+        highest, most = processor.tokenizer.highest_id, np.iinfo(np.int16).max + 1 + _FIRST_ID
+        if highest > most:
+            raise ConfigError(
+                f"the tokenizer has ids up to {highest}; samples are kept in 16 bits, which hold ids up to {most}. "
+                "Train a model with a smaller vocabulary."
+            )
         self.processor = processor
         self.buckets = tuple(buckets)
 

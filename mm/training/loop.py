@@ -50,6 +50,7 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
         WeightsError: a state or warm start that belongs to another model.
     """
     begin = time.monotonic()
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     ranks = Ranks()
     folder = model_folder(recipe.model)
     config, processor = load_config(folder), VL2Processor.from_folder(folder)
@@ -90,6 +91,8 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
     finally:
         source.close()
         ranks.close()
+        torch.set_num_threads(threads)  # what prepare() sets for the run belongs to the process
+        torch.set_float32_matmul_precision(precision)
 
 
 class _Run:

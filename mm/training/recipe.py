@@ -148,7 +148,7 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise ConfigError(
             f"the recipe {path} cannot be read ({error.strerror}). Name a YAML file such as configs/nano_vl2.yaml."
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"the recipe {path} is not valid YAML: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"the recipe {path} must hold a mapping, got {type(raw).__name__}.")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
@@ -90,7 +91,8 @@ def load_state(
     """Restores everything that ``save_state`` wrote.
 
     Raises:
-        WeightsError: the file belongs to another model, or to a run with other optimizers or without the average.
+        WeightsError: the file is damaged or holds more than tensors and numbers, or belongs to another model, or to a
+            run with other optimizers or without the average.
     """
     path = folder / STATE_FILE
     try:
@@ -102,12 +104,12 @@ def load_state(
             values: list[Tensor] = state["average"]
             for value, saved_value in zip(average.values, values, strict=True):
                 value.copy_(saved_value)
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        return Progress(**state["progress"])
+    except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, UnpicklingError) as error:
         raise WeightsError(
             f"{path} does not fit this run ({shorten(str(error), 200)}). Resume with the recipe that wrote it, or name "
             "another --state."
         ) from error
-    return Progress(**state["progress"])
 
 
 def load_weights_from(folder: Path, objective: Objective) -> None:

@@ -1,9 +1,12 @@
 """Routing by its published rules, and three forms of one product."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from mm.errors import ConfigError
 from mm.language.moe import MoE
 from tests.language.tiny import moe
 
@@ -83,3 +86,25 @@ def test_gradients_reach_router_and_experts_in_every_form() -> None:
         for name, parameter in module.named_parameters():
             if "bias" not in name:
                 assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("width", "inner"), [(34, 16), (32, 1407)])
+def test_sizes_that_the_grouped_product_cannot_take_are_refused_before_any_work(width: int, inner: int) -> None:
+    config = replace(moe(), expert_width=inner)
+    with pytest.raises(ConfigError, match=f"experts are {inner} wide on a hidden size of {width}; .* multiples of 4"):
+        MoE(width, config)
+
+
+def test_sizes_of_float32_are_refused_in_a_narrower_type() -> None:
+    module = MoE(36, replace(moe(), expert_width=20))
+    assert module(torch.randn(1, 30, 36)).shape == (1, 30, 36)
+    with pytest.raises(ConfigError, match=r"20 wide on a hidden size of 36; .* multiples of 8.* use --dtype float32"):
+        module.bfloat16()(torch.randn(1, 30, 36, dtype=torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_smallest_sizes_run_in_every_type(dtype: torch.dtype) -> None:
+    module = MoE(8, replace(moe(), expert_width=8)).to(dtype).eval()
+    for tokens in (1, 9):
+        x = torch.randn(tokens, 8, dtype=dtype)
+        assert module(x).shape == x.shape

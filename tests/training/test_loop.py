@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from mm.errors import ResourceError, WeightsError
+from mm.errors import ConfigError, ResourceError, WeightsError
 from mm.families.table import load_model
+from mm.processing.vl2 import VL2Processor
 from mm.training.__main__ import main
+from mm.training.data import SampleEncoder
 from mm.training.loop import RESERVED_SECONDS, train
 from mm.training.recipe import load_recipe
 from mm.training.session import Session
@@ -91,6 +93,32 @@ def test_a_state_of_another_run_is_refused(toy_folder: Path, tmp_path: Path) -> 
     torch.save({"weights": {}}, state / "state.pt")
     with pytest.raises(WeightsError, match=r"state.pt does not fit this run .* Resume with the recipe that wrote it"):
         _train(toy_folder, tmp_path / "out", state=state)
+    torch.save({"step": Path("x")}, state / "state.pt")  # more than tensors and numbers
+    with pytest.raises(WeightsError, match=r"state.pt does not fit this run .*Weights only"):
+        _train(toy_folder, tmp_path / "out", state=state)
+    (state / "state.pt").write_bytes(b"")  # cut short when the machine lost its power
+    with pytest.raises(WeightsError, match=r"state.pt does not fit this run"):
+        _train(toy_folder, tmp_path / "out", state=state)
+
+
+def test_a_vocabulary_that_does_not_fit_16_bits_is_refused(toy_folder: Path) -> None:
+    processor = VL2Processor.from_folder(toy_folder)
+    recipe = load_recipe(TOY, (f"model={toy_folder}", *SMALL))
+    processor.tokenizer.highest_id = 32765
+    SampleEncoder(processor, recipe.data.buckets)
+    processor.tokenizer.highest_id = 129_279
+    with pytest.raises(ConfigError, match=r"ids up to 129279; .* which hold ids up to 32765\. Train a model with a"):
+        SampleEncoder(processor, recipe.data.buckets)
+
+
+def test_settings_of_the_process_are_put_back(toy_folder: Path, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        _train(toy_folder, tmp_path / "out", "schedule.max_steps=1", "evaluation.samples=0")
+        assert torch.get_num_threads() == 6
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_command_line_reports_a_mistake_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

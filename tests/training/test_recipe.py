@@ -66,3 +66,6 @@ def test_a_missing_key_a_missing_file_and_no_yaml_are_named(tmp_path: Path) -> N
     path.write_text("a: [", encoding="utf-8")
     with pytest.raises(ConfigError, match="is not valid YAML"):
         load_recipe(path)
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        load_recipe(path)
