@@ -5,7 +5,7 @@ Letters: B rows, T tokens of a call, S cached positions, D hidden size, N image 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -70,6 +70,18 @@ class Cache(Protocol):
 
     def rows(self, start: int, stop: int) -> "Cache":
         """A view of rows start..stop-1 that shares memory with this cache."""
+        ...
+
+    def copy_row(self, target: int, other: Self, source: int, length: int) -> None:
+        """Write the first ``length`` slots of row ``source`` of ``other`` (or of this cache) to row ``target``."""
+        ...
+
+    def swap_rows(self, first: int, second: int, length: int) -> None:
+        """Exchange the first ``length`` slots of two rows."""
+        ...
+
+    def clear_row(self, row: int) -> None:
+        """Zeros in all slots of a row."""
         ...
 
 

@@ -73,6 +73,10 @@ class ResourceError(MMError):
     """The machine cannot do what was asked: memory, disk, permissions."""
 
 
+class BusyError(ResourceError):
+    """More requests are waiting than the engine takes."""
+
+
 class MissingExtraError(MMError):
     """An optional dependency is missing; the message names the pip command."""
 

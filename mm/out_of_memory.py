@@ -11,6 +11,7 @@ import torch
 
 from mm.environment import device_memory
 from mm.errors import ResourceError
+from mm.generation.slots import CacheMemoryError
 
 if TYPE_CHECKING:
     from mm.plan import Workload  # at run time only where something has failed: every run passes through this module
@@ -25,6 +26,8 @@ def explained(message: Callable[[], str]) -> Iterator[None]:
     """Turn a failed allocation inside the block into a ResourceError with ``message()``."""
     try:
         yield
+    except CacheMemoryError:
+        raise ResourceError(message()) from None
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SIGNS):
             raise

@@ -2,8 +2,9 @@
 
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack, overload
 
@@ -14,8 +15,9 @@ from mm.contracts import CancelToken, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.environment import host_memory
 from mm.errors import ContextOverflowError, InputError, OptionError
+from mm.generation.engine import Engine
+from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
-from mm.generation.text import generate
 from mm.grounding import parse_boxes
 from mm.images import ImageSource
 from mm.out_of_memory import explained, load_message, run_message
@@ -52,7 +54,7 @@ class _Job:
     inputs: Inputs
     settings: Settings
     row: Row
-    pieces: list[str] = field(default_factory=list)
+    handle: Handle | None = None  # once it is handed in
 
 
 class _AnyOf:
@@ -105,9 +107,14 @@ class Pipeline:
         self.name = name
         self.folder = folder
         self.context = trained if context is None else context
-        self._decode_threads = 1 if model.device.type == "cpu" and _weight_bytes(model) < SINGLE_THREAD_BYTES else None
+        views = ViewCache()
+        self.engine = Engine(
+            model.decoder,
+            lambda inputs: model.embed_inputs([inputs], views)[0],
+            device=model.device,
+            decode_threads=1 if model.device.type == "cpu" and _weight_bytes(model) < SINGLE_THREAD_BYTES else None,
+        )
         self._lock = threading.Lock()
-        self._views = ViewCache()
         self._grammar: Any = None
 
     @classmethod
@@ -297,41 +304,46 @@ class Pipeline:
         cancelled = threading.Event()
 
         def pieces() -> Iterator[str]:
-            for new in self._run([job], _AnyOf(cancelled, job.settings.cancel)):
-                if new[0]:
-                    yield new[0]
+            with self._submitted([job], cancelled):
+                self._submit(job, cancelled)
+                assert job.handle is not None
+                yield from job.handle
 
-        return TextStream(pieces(), lambda: self._reply(job), cancelled)
+        async def async_pieces() -> AsyncIterator[str]:
+            with self._submitted([job], cancelled):
+                self._submit(job, cancelled, block=False)
+                assert job.handle is not None
+                async for piece in job.handle:
+                    yield piece
+
+        return TextStream(pieces(), async_pieces(), lambda: self._reply(job), cancelled)
 
     def _run_batch(self, jobs: list[_Job], batch_size: int, cancel: CancelToken | None) -> list[Reply]:
-        """Similar lengths together, replies in the order of the jobs."""
-        order = sorted(jobs, key=lambda job: job.inputs.num_tokens)
-        for start in range(0, len(order), batch_size):
-            for _ in self._run(order[start : start + batch_size], cancel):
-                pass
+        """At most ``batch_size`` jobs together, the next one as soon as one ends; replies in the order of the jobs."""
+        cancelled, places = threading.Event(), threading.Semaphore(batch_size)
+        largest = sorted(jobs, key=lambda job: job.inputs.num_tokens)[-batch_size:]
+        with self._submitted(largest, cancelled):
+            for job in jobs:
+                places.acquire()
+                self._submit(job, _AnyOf(cancelled, cancel)).when_ended(places.release)
+            for job in jobs:
+                assert job.handle is not None
+                job.handle.result()
         return [self._reply(job) for job in jobs]
 
-    def _run(self, jobs: list[_Job], cancel: CancelToken | None) -> Iterator[list[str]]:
-        """Run jobs as one batch, one item per step; texts are collected in the jobs."""
-        rows = [job.row for job in jobs]
-        if cancel is not None and cancel.is_set():
-            for row in rows:
-                row.finish("cancelled")
-            return
+    def _submit(self, job: _Job, cancelled: CancelToken, *, block: bool = True) -> Handle:
+        cancel = _AnyOf(cancelled, job.settings.cancel)
+        job.handle = self.engine.submit(job.inputs, job.row, cancel=cancel, block=block)
+        return job.handle
+
+    @contextmanager
+    def _submitted(self, jobs: list[_Job], cancelled: threading.Event) -> Iterator[None]:
+        """What is handed in inside ends with the block, also by Ctrl-C or when nobody reads on."""
         try:
             with explained(lambda: self._memory_message(jobs)):
-                with torch.inference_mode():
-                    embeds = self.model.embed_inputs([job.inputs for job in jobs], self._views)
-                for pieces in generate(
-                    self.model.decoder, embeds, rows, cancel=cancel, decode_threads=self._decode_threads
-                ):
-                    for job, piece in zip(jobs, pieces, strict=True):
-                        job.pieces.append(piece)
-                    yield pieces
-        finally:  # Ctrl-C, or a consumer that stops reading: what there is by then is the reply
-            for job in jobs:
-                if job.row.finish_reason is None:
-                    job.pieces.append(job.row.finish("cancelled"))
+                yield
+        finally:
+            cancelled.set()
 
     def _memory_message(self, jobs: list[_Job]) -> str:
         """Why these jobs did not fit together, and what would."""
@@ -350,13 +362,18 @@ class Pipeline:
         return run_message(self.folder, self.model.device, self.model.dtype, work)
 
     def _reply(self, job: _Job) -> Reply:
-        row, inputs = job.row, job.inputs
+        row, inputs, text = job.row, job.inputs, ""
+        if job.handle is not None:
+            job.handle.wait()
+            text = job.handle.text
+        elif row.finish_reason is None:  # refused by the engine
+            row.finish("cancelled")
         assert row.finish_reason is not None
         tokenizer = self.processor.tokenizer
         shown = [token for token in row.tokens if token != tokenizer.eos_id]
         raw_text = tokenizer.decode(shown)
         return Reply(
-            text="".join(job.pieces),
+            text=text,
             finish_reason=row.finish_reason,
             usage=Usage(
                 prompt_tokens=inputs.num_tokens,

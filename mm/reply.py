@@ -1,7 +1,7 @@
 """What a pipeline gives back."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 from mm.generation.stopping import FinishReason
@@ -68,20 +68,33 @@ class OcrResult:
         return self.text
 
 
-class TextStream(Iterator[str]):
+class TextStream(Iterator[str], AsyncIterator[str]):
     """The pieces of an answer while it is made. Joined, they are ``reply.text``; none is empty or ends inside a
     character.
 
-    Use it from one thread; ``cancel`` may be called from any.
+    Read it with ``for`` in one thread, or with ``async for`` in one event loop; ``cancel`` may be called from any
+    thread. ``async for`` raises ``BusyError`` where ``for`` would wait for a place in the engine's queue.
     """
 
-    def __init__(self, pieces: Iterator[str], reply: Callable[[], Reply], cancelled: threading.Event) -> None:
+    def __init__(
+        self,
+        pieces: Iterator[str],
+        async_pieces: AsyncIterator[str],
+        reply: Callable[[], Reply],
+        cancelled: threading.Event,
+    ) -> None:
         self._pieces = pieces
+        self._async_pieces = async_pieces
         self._reply = reply
         self._cancelled = cancelled
+        self._is_async = False
 
     def __next__(self) -> str:
         return next(self._pieces)
+
+    async def __anext__(self) -> str:
+        self._is_async = True
+        return await anext(self._async_pieces)
 
     def cancel(self) -> None:
         """End the answer within one step. What is finished by then can still be read."""
@@ -90,6 +103,7 @@ class TextStream(Iterator[str]):
     @property
     def reply(self) -> Reply:
         """The whole answer; waits for what has not been read yet."""
-        for _ in self:
-            pass
+        if not self._is_async:
+            for _ in self:
+                pass
         return self._reply()

@@ -20,9 +20,9 @@ from mm import (
     ResourceError,
 )
 from mm.chat import TASK_PROMPTS, parse_messages
+from mm.generation.engine import Engine
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
-from mm.generation.text import generate
 from mm.request import parse_options
 
 QUESTION = "What is on the picture?"
@@ -107,7 +107,13 @@ def test_recorded_chunked_prefill(case, golden):
     inputs = pipe.processor.process(parse_messages(with_paths(entry["conversation"], root)), official_images=True)
     for chunk in (entry["incremental_prefilling"]["chunk_size"], 97, 10_000):
         row = plain_row(pipe, inputs)
-        list(generate(pipe.model.decoder, pipe.model.embed_inputs([inputs]), [row], chunk=chunk))
+        with Engine(
+            pipe.model.decoder,
+            lambda piece: pipe.model.embed_inputs([piece])[0],
+            device=pipe.model.device,
+            chunk=chunk,
+        ) as engine:
+            engine.submit(inputs, row).result()
         assert row.tokens == entry["incremental_prefilling"]["greedy_tokens"]
 
 

@@ -176,7 +176,7 @@ def test_activations_are_estimated_from_above(case: str, golden: Callable[[str],
             del pixels
             embeds = torch.cat((images, torch.zeros(prompt - images.shape[0], images.shape[1])))
             for start in range(0, prompt, PREFILL_CHUNK):
-                hidden = prefill(model.decoder, [embeds], start, min(start + PREFILL_CHUNK, prompt), cache)
-            model.decoder.logits(hidden[:, -1])
+                hidden = prefill(model.decoder, embeds[start : start + PREFILL_CHUNK], start, cache)
+            model.decoder.logits(hidden[-1:])
     estimate = planner.activations(work, torch.float32)
     assert run.peak <= estimate <= 4 * run.peak, (run.peak, estimate)

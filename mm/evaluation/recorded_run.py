@@ -13,9 +13,9 @@ from mm.chat import parse_messages
 from mm.contracts import Inputs
 from mm.errors import InputError
 from mm.evaluation.recording import Recording
+from mm.generation.engine import Engine
 from mm.generation.row import Row as Answer
 from mm.generation.sampling import SamplingOptions
-from mm.generation.text import generate
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor
 
@@ -121,9 +121,7 @@ def generate_batch(
     entry: Mapping[str, Any],
     chunk: int,
 ) -> tuple[list[list[int]], Tensor]:
-    """Greedy answers of a batch and the model's logits (steps, B, V) behind them."""
-    # The loop takes the longest prompt first; in that order its rows are ours.
-    order = sorted(range(len(inputs)), key=lambda row: -inputs[row].num_tokens)
+    """Greedy answers of a batch and the model's logits (steps, B, V) behind them, on the CPU."""
     options = SamplingOptions(repetition_penalty=repetition_penalty(recording, entry), detect_loops=False)
     greedy = [] if entry.get("greedy_tokens") is None else recording.need(entry, "greedy_tokens", list)
     longest = max([len(row) if isinstance(row, list) else len(greedy) for row in greedy], default=1)
@@ -131,22 +129,30 @@ def generate_batch(
     tokenizer = processor.tokenizer
     answers = [
         Answer(
-            prompt_ids=inputs[row].input_ids,
+            prompt_ids=row.input_ids,
             options=options,
             max_new_tokens=max_new_tokens,
             end_ids=frozenset((tokenizer.eos_id,)),
             hidden_ids=frozenset(),
             decode=tokenizer.decode,
         )
-        for row in order
+        for row in inputs
     ]
-    with torch.inference_mode(), _outputs({"logits": model.decoder.lm_head}) as outputs:
-        embeds = model.embed_inputs([inputs[row] for row in order])
-        for _ in generate(model.decoder, embeds, answers, chunk=chunk):
-            pass
-    back = sorted(range(len(order)), key=lambda slot: order[slot])
-    logits = torch.stack(outputs["logits"]).float().cpu()[:, back]  # (steps, B, V)
-    return [answers[slot].tokens for slot in back], logits
+    logits: list[list[Tensor]] = [[] for _ in inputs]
+    with Engine(
+        model.decoder, lambda piece: model.embed_inputs([piece])[0], device=model.device, chunk=chunk
+    ) as engine:
+        handles = [
+            engine.submit(row, answer, on_logits=kept.append)
+            for row, answer, kept in zip(inputs, answers, logits, strict=True)
+        ]
+        for handle in handles:
+            handle.result()
+    steps = max(len(kept) for kept in logits)
+    stacked = torch.zeros(steps, len(inputs), model.decoder.vocab_size)  # zeros where an answer has ended
+    for index, kept in enumerate(logits):
+        stacked[: len(kept), index] = torch.stack(kept).cpu()
+    return [answer.tokens for answer in answers], stacked
 
 
 def repetition_penalty(recording: Recording, entry: Mapping[str, Any]) -> float:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mm.errors import OptionError
 
@@ -125,9 +126,18 @@ class BatchSampler:
         self._count = torch.zeros(num_rows, 1, dtype=torch.int64, device=device)
         self._refresh()
 
-    def place(self, row: int, options: SamplingOptions, prompt_ids: Tensor) -> None:
-        """Start a new answer in slot ``row``. ``prompt_ids`` (T,) int64 counts for the repetition penalty."""
+    def place(self, row: int, options: SamplingOptions, prompt_ids: Tensor, max_new_tokens: int = 0) -> None:
+        """Start a new answer in ``row``.
+
+        Args:
+            row: which.
+            options: of the answer.
+            prompt_ids: (T,) int64, count for the repetition penalty.
+            max_new_tokens: makes room for an answer longer than any before.
+        """
         self._options[row] = options
+        if options.no_repeat_ngram_size and max_new_tokens > self._answer.shape[1]:
+            self._answer = F.pad(self._answer, (0, max_new_tokens - self._answer.shape[1]))
         vocab_size = self._seen.shape[1]
         self._temperature[row] = 1.0 if not options.samples or options.temperature is None else options.temperature
         self._top_p[row] = 1.0 if options.top_p is None else options.top_p
@@ -141,6 +151,24 @@ class BatchSampler:
             self._seen[row, prompt_ids.to(self.device)] = True
         self._refresh()
 
+    def swap(self, first: int, second: int) -> None:
+        """Exchange the answers of two rows."""
+        if first == second:
+            return
+        self._options[first], self._options[second] = self._options[second], self._options[first]
+        for state in (
+            self._temperature, self._top_p, self._top_k, self._greedy, self._penalty, self._seen, self._ngram_size,
+            self._answer, self._count,
+        ):  # fmt: skip
+            kept = state[first].clone()
+            state[first] = state[second]
+            state[second] = kept
+
+    def free(self, row: int) -> None:
+        """The answer of this row has ended: its options cost the others nothing from now on."""
+        self._options[row] = SamplingOptions()
+        self._refresh()
+
     def _refresh(self) -> None:
         self._any_penalty = any(options.repetition_penalty != 1.0 for options in self._options)
         self._max_ngram = max(options.no_repeat_ngram_size for options in self._options)
@@ -151,7 +179,7 @@ class BatchSampler:
         """Choose one token a row and remember it.
 
         Args:
-            logits: (B, V) float32, not written to.
+            logits: (B, V) float32 of all rows, or of the first B; not written to.
             uniforms: (B,) float32 in [0, 1), one random number a row; greedy rows ignore theirs.
             allowed: (B, V) bool, False forbids a token, at least one True a row; None allows all. It wins over n-gram
                 bans: they do not apply to a row in which a token is forbidden.
@@ -160,12 +188,14 @@ class BatchSampler:
             tokens (B,) int64, -1 where the logits are not numbers, and log-probabilities (B,) float32 of these tokens
             in the model's own distribution (before penalties and temperature), or None when no row asked for them.
         """
-        scores = logits
+        scores, rows = logits, logits.shape[0]
+        seen, answer, count = self._seen[:rows], self._answer[:rows], self._count[:rows]
         if self._any_penalty:
-            penalised = torch.where(scores > 0, scores / self._penalty, scores * self._penalty)
-            scores = torch.where(self._seen, penalised, scores)
+            penalty = self._penalty[:rows]
+            penalised = torch.where(scores > 0, scores / penalty, scores * penalty)
+            scores = torch.where(seen, penalised, scores)
         if self._max_ngram:
-            banned = self._repeats(logits.shape[1])
+            banned = self._repeats(answer, count, logits.shape[1])
             if allowed is not None:
                 banned &= allowed.all(dim=1, keepdim=True)  # what is allowed must stay possible
             scores = scores.masked_fill(banned, -torch.inf)
@@ -173,27 +203,27 @@ class BatchSampler:
             scores = scores.masked_fill(~allowed, -torch.inf)
         best, tokens = scores.max(dim=-1)
         if self.any_sampled:
-            drawn = draw(scores, uniforms, self._temperature, self._top_k, self._top_p)
-            tokens = torch.where(self._greedy, tokens, drawn)
+            drawn = draw(scores, uniforms, self._temperature[:rows], self._top_k[:rows], self._top_p[:rows])
+            tokens = torch.where(self._greedy[:rows], tokens, drawn)
         chosen = tokens[:, None]
         logprobs = None
         if self._any_logprobs:
             logprobs = logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
         if self._any_penalty:
-            self._seen.scatter_(1, chosen, True)
+            seen.scatter_(1, chosen, True)
         if self._max_ngram:
-            self._answer.scatter_(1, self._count.clamp(max=self._answer.shape[1] - 1), chosen)
-            self._count += 1
+            answer.scatter_(1, count.clamp(max=answer.shape[1] - 1), chosen)
+            count += 1
         return torch.where(best.isnan(), -1, tokens), logprobs
 
-    def _repeats(self, vocab_size: int) -> Tensor:
-        """(B, V) bool: tokens that would end an n-gram which the row's answer has already."""
-        answer, size = self._answer, self._ngram_size
+    def _repeats(self, answer: Tensor, count: Tensor, vocab_size: int) -> Tensor:
+        """(B, V) bool: tokens that would end an n-gram which the row's answer (B, N), ``count`` tokens, has already."""
+        size = self._ngram_size[: answer.shape[0]]
         index = torch.arange(answer.shape[1], device=answer.device)  # (N,)
-        match = (index < self._count) & (size > 0)  # (B, N): a known token stands here
-        match &= (index >= size - 1) & (self._count >= size - 1)
+        match = (index < count) & (size > 0)  # (B, N): a known token stands here
+        match &= (index >= size - 1) & (count >= size - 1)
         for back in range(1, self._max_ngram):
-            last = answer.gather(1, (self._count - back).clamp(0, answer.shape[1] - 1))  # (B, 1)
+            last = answer.gather(1, (count - back).clamp(0, answer.shape[1] - 1))  # (B, 1)
             match &= (answer.roll(back, dims=1) == last) | (back >= size)
         target = torch.where(match, answer, vocab_size)
         found = torch.zeros(answer.shape[0], vocab_size + 1, dtype=torch.bool, device=answer.device)

@@ -5,6 +5,7 @@ Slot = position of the token in its row. Nothing here depends on data: a slot th
 sequence is hidden by causality until it is overwritten.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +62,26 @@ class StaticCache:
         """A view of rows start..stop-1 that shares memory with this cache."""
         return StaticCache(tuple(LayerCache(tuple(t[start:stop] for t in layer.tensors)) for layer in self.layers))
 
+    def copy_row(self, target: int, other: "StaticCache", source: int, length: int) -> None:
+        """Write the first ``length`` slots of row ``source`` of ``other`` (or of this cache) to row ``target``."""
+        for ours, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            ours[target, :length] = theirs[source, :length]
+
+    def swap_rows(self, first: int, second: int, length: int) -> None:
+        """Exchange the first ``length`` slots of two rows."""
+        for tensor in self._tensors():
+            kept = tensor[first, :length].clone()
+            tensor[first, :length] = tensor[second, :length]
+            tensor[second, :length] = kept
+
+    def clear_row(self, row: int) -> None:
+        """Zeros in all slots of a row."""
+        for tensor in self._tensors():
+            tensor[row].zero_()
+
     def bytes_per_token(self) -> int:
         """Bytes one token of one row takes over all layers."""
-        return sum(t[0, 0].numel() * t.element_size() for layer in self.layers for t in layer.tensors)
+        return sum(tensor[0, 0].numel() * tensor.element_size() for tensor in self._tensors())
+
+    def _tensors(self) -> Iterator[Tensor]:
+        return (tensor for layer in self.layers for tensor in layer.tensors)

@@ -1,0 +1,187 @@
+"""The engine: one thread that owns a decoder, and requests from any number of threads and event loops.
+
+    engine = Engine(decoder, embed, device=device)
+    handle = engine.submit(inputs, row)
+    for piece in handle: ...          # or: async for piece in handle; or: handle.result()
+
+``mm.generation.scheduler`` says what the thread does. Everything that answers runs through here: nothing else runs a
+decode loop.
+"""
+
+import atexit
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from mm.contracts import CancelToken, Decoder, Inputs
+from mm.errors import BusyError, OptionError, ResourceError
+from mm.generation.handle import Handle
+from mm.generation.prompt import token_keys
+from mm.generation.row import Row
+from mm.generation.scheduler import Embed, Scheduler, Statistics, Task
+from mm.generation.text import PREFILL_CHUNK
+
+DEFAULT_SLOTS = 16
+DEFAULT_QUEUE = 256
+
+
+class Engine:
+    """Answers requests with one decoder, many at once.
+
+    The answer to a request does not depend on what else runs. Prompts that begin like one that was answered lately are
+    computed from where they differ. The thread starts with the first request; it ends with ``close``, when the engine
+    is garbage, and at the end of the process.
+
+    Args:
+        decoder: the language model.
+        embed: embeddings (T, D) of a prompt or a piece of one, images in place; called from the engine's thread.
+        device: where both are.
+        num_slots: most requests that run together; less where the memory does not suffice.
+        max_waiting: most requests that wait for one of these places.
+        chunk: most prompt tokens that go through the decoder at once.
+        decode_threads: CPU threads of a decode step; None leaves torch's setting.
+
+    Raises:
+        OptionError: a number below 1.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        embed: Embed,
+        *,
+        device: torch.device,
+        num_slots: int = DEFAULT_SLOTS,
+        max_waiting: int = DEFAULT_QUEUE,
+        chunk: int = PREFILL_CHUNK,
+        decode_threads: int | None = None,
+    ) -> None:
+        for name, value in (("num_slots", num_slots), ("max_waiting", max_waiting), ("chunk", chunk)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise OptionError(f"{name} is {value!r}; expected a whole number of 1 or more.")
+        self.max_waiting = max_waiting
+        self._scheduler = Scheduler(
+            decoder, embed, device=device, num_slots=num_slots, chunk=chunk, decode_threads=decode_threads
+        )
+        self._worker: threading.Thread | None = None
+        # The thread knows the scheduler, not the engine: when nobody has the engine any more, this ends the thread.
+        weakref.finalize(self, _close, self._scheduler).atexit = False
+
+    @property
+    def statistics(self) -> Statistics:
+        """Counts since the start."""
+        return self._scheduler.statistics
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory that the cache takes now."""
+        return self._scheduler.slots.num_bytes
+
+    def submit(
+        self,
+        inputs: Inputs,
+        row: Row,
+        *,
+        cancel: CancelToken | None = None,
+        on_piece: Callable[[str], None] | None = None,
+        on_logits: Callable[[Tensor], None] | None = None,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> Handle:
+        """Hand a request in. May be called from any thread.
+
+        Args:
+            inputs: the prompt.
+            row: a fresh row: options, limits and stop rules of the answer.
+            cancel: asked before every step; see also ``Handle.cancel``.
+            on_piece: called from the engine's thread with each piece of text. Must be quick. What it raises ends the
+                request.
+            on_logits: likewise with the logits (V,) float32 of each token, before penalties and temperature.
+            block: when the queue is full: wait for room (True) or raise at once.
+            timeout: most seconds to wait for room.
+
+        Raises:
+            BusyError: the queue is full.
+            ResourceError: the engine is closed.
+        """
+        handle = Handle(row)
+        keys = token_keys(inputs)
+        task = Task(
+            inputs=inputs, keys=keys, row=row, handle=handle, cancel=cancel, on_piece=on_piece, on_logits=on_logits
+        )
+        intake = self._scheduler.intake
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with intake.changed:
+            while not intake.closed and len(intake.waiting) >= self.max_waiting:
+                left = None if deadline is None else deadline - time.monotonic()
+                if not block or (left is not None and left <= 0):
+                    raise BusyError(
+                        f"{len(intake.waiting)} requests are waiting, and the limit is {self.max_waiting}. Try again "
+                        "later, or wait for room with block=True."
+                    )
+                intake.changed.wait(0.5 if left is None else min(left, 0.5))
+            if intake.closed:
+                raise ResourceError("the engine is closed. Make a new one.")
+            if self._worker is None:
+                self._worker = threading.Thread(target=_work, args=(self._scheduler,), name="mm-engine", daemon=True)
+                self._worker.start()
+                _workers[self._worker] = self._scheduler
+            intake.waiting.append(task)
+            intake.changed.notify_all()
+        return handle
+
+    def close(self) -> None:
+        """End the thread within one step and give the memory back. What still runs or waits ends as "cancelled"."""
+        _close(self._scheduler)
+        if self._worker is not None and self._worker is not threading.current_thread():
+            self._worker.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_workers: weakref.WeakKeyDictionary[threading.Thread, Scheduler] = weakref.WeakKeyDictionary()
+
+
+def _work(scheduler: Scheduler) -> None:
+    """The engine's thread."""
+    if scheduler.device.type == "cuda":
+        torch.cuda.set_device(scheduler.device)
+    intake = scheduler.intake
+    with torch.inference_mode():
+        while True:
+            with intake.changed:
+                intake.changed.wait_for(lambda: intake.closed or not scheduler.idle)
+                if intake.closed:
+                    break
+            try:
+                scheduler.step()
+            except BaseException as error:  # not of one request: a decode step failed
+                scheduler.end_begun(error)
+        scheduler.end_begun(None)
+        scheduler.end_waiting()
+
+
+def _close(scheduler: Scheduler) -> None:
+    with scheduler.intake.changed:
+        scheduler.intake.closed = True
+        scheduler.intake.changed.notify_all()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is inside torch while the interpreter is taken down can crash the process."""
+    for worker, scheduler in list(_workers.items()):
+        _close(scheduler)
+        worker.join(timeout=10)
