@@ -1,5 +1,7 @@
 """The Python face, on the recorded checkpoints: tiny random models of the true structure."""
 
+import _thread
+import asyncio
 import json
 import re
 import threading
@@ -379,6 +381,57 @@ def test_calls_from_several_threads_do_not_disturb_each_other(pipe, picture):
     for thread in threads:
         thread.join()
     assert found == expected
+
+
+def test_ctrl_c_leaves_the_pipeline_usable(pipe, picture):
+    expected = pipe.chat(picture, QUESTION, max_new_tokens=8)
+    stream = pipe.stream(picture, QUESTION, max_new_tokens=3000, detect_loops=False)
+    next(stream)
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert stream.reply.finish_reason == "cancelled"
+    assert 0 < stream.reply.usage.completion_tokens < 3000
+    threading.Timer(0.1, _thread.interrupt_main).start()
+    with pytest.raises(KeyboardInterrupt):
+        pipe.chat_batch([(picture, QUESTION)] * 4, batch_size=2, max_new_tokens=3000, detect_loops=False)
+    assert pipe.chat(picture, QUESTION, max_new_tokens=8) == expected
+
+
+def test_an_event_loop_reads_streams(pipe, picture):
+    expected = [pipe.chat(picture, question, max_new_tokens=10) for question in (QUESTION, "Why?")]
+
+    async def read(question):
+        stream = pipe.stream(picture, question, max_new_tokens=10)
+        pieces = [piece async for piece in stream]
+        return "".join(pieces), stream.reply
+
+    async def both():
+        return await asyncio.gather(read(QUESTION), read("Why?"))
+
+    assert asyncio.run(both()) == [(reply.text, reply) for reply in expected]
+
+
+# Turns
+
+
+def test_a_second_turn_computes_its_own_tokens_and_no_image_again(folder, small, picture):
+    for pipe in (Pipeline.from_pretrained(folder, device="cpu"), small):
+        encoded = []
+        hook = pipe.model.vision.register_forward_hook(lambda *_, found=encoded: found.append(1))
+        first = {"role": "user", "content": f"<image>\n{QUESTION}", "images": [picture]}
+        answer = pipe.chat(messages=[first], max_new_tokens=12, detect_loops=False)
+        turns = [first, {"role": "assistant", "content": "A red square."}, {"role": "user", "content": "And why?"}]
+        encoded.clear()
+        before = pipe.engine.statistics.prefilled_tokens
+        reply = pipe.chat(messages=turns, max_new_tokens=12)
+        hook.remove()
+        new = pipe.engine.statistics.prefilled_tokens - before
+        assert reply.usage.prompt_tokens - answer.usage.prompt_tokens <= new + 1
+        assert new < 40 < answer.usage.prompt_tokens
+        assert encoded == []
+        with_nothing_known = Pipeline.from_pretrained(pipe.folder, device="cpu")
+        assert with_nothing_known.chat(messages=turns, max_new_tokens=12) == reply
 
 
 # Refusals, before any work
