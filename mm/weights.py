@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -254,14 +255,21 @@ def _open_shard(path: Path, stack: ExitStack) -> _Shard:
 
 def _open_pickle(path: Path) -> _Shard:
     try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, OSError and more, by kind of damage
+        # Files in torch's old format, before 1.6, are no zip archives and cannot be mapped.
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except PermissionError as error:
+        raise WeightsError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError and more, and advises to run the code
         raise WeightsError(
-            f"{path} cannot be read as tensors only ({str(error).splitlines()[0]}). Pickles that hold anything else "
-            "are refused because they can run code: ask the author for safetensors, or download the file again."
+            f"{path} cannot be read as tensors only: it is damaged, or it holds something else. Pickles that hold "
+            "anything else are refused because they can run code: download the file again, or ask its author for "
+            "safetensors."
         ) from error
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise WeightsError(f"{path} is no dictionary of tensors: it is not a model's state dict.")
+        raise WeightsError(
+            f"{path} is no dictionary of tensors, so it is not a model's state dict. Expected names and tensors: ask "
+            "its author for safetensors."
+        )
     return _Shard(path, {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__)
 
 

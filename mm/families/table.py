@@ -176,6 +176,7 @@ def save_pretrained(
     config = load_config(source)
     family: Family = FAMILIES.load(config.family)
     has_weights = any(source.glob("*.safetensors")) or any(source.glob("*.bin"))
+    copied: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = [path.name for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")]
@@ -184,14 +185,20 @@ def save_pretrained(
         if folder.resolve() != source.resolve():
             for path in sorted(source.iterdir()):
                 if path.suffix in COPIED_SUFFIXES and not path.name.endswith(".index.json"):
+                    if not (folder / path.name).exists():
+                        copied.append(folder / path.name)
                     shutil.copyfile(path, folder / path.name)
-    except OSError as error:
-        raise ResourceError(f"cannot write to {folder} ({error}). Choose another folder.") from error
-    save_weights(
-        model,
-        folder,
-        family.key_map,
-        dtype=dtype,
-        max_shard_bytes=max_shard_bytes,
-        source=source if has_weights else None,
-    )
+        save_weights(
+            model,
+            folder,
+            family.key_map,
+            dtype=dtype,
+            max_shard_bytes=max_shard_bytes,
+            source=source if has_weights else None,
+        )
+    except (OSError, ResourceError) as error:
+        for path in copied:
+            path.unlink(missing_ok=True)
+        if isinstance(error, ResourceError):
+            raise
+        raise ResourceError(f"cannot write to {folder} ({error.strerror}). Choose another folder.") from error

@@ -205,7 +205,7 @@ class BoxGrammar:
 
 
 class BoxConstraint:
-    """A ``TokenConstraint`` of the text loop for one answer; see the module.
+    """A ``TokenConstraint`` for one answer; see the module.
 
     Args:
         grammar: of the model's vocabulary.
