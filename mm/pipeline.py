@@ -324,7 +324,8 @@ class Pipeline:
         largest = sorted(jobs, key=lambda job: job.inputs.num_tokens)[-batch_size:]
         with self._submitted(largest, cancelled):
             for job in jobs:
-                places.acquire()
+                while not places.acquire(timeout=0.5):  # without a limit, Ctrl-C would not get through everywhere
+                    pass
                 self._submit(job, _AnyOf(cancelled, cancel)).when_ended(places.release)
             for job in jobs:
                 assert job.handle is not None

@@ -1,9 +1,10 @@
 """The Python face, on the recorded checkpoints: tiny random models of the true structure."""
 
-import _thread
 import asyncio
 import json
+import os
 import re
+import signal
 import threading
 from pathlib import Path
 
@@ -387,12 +388,12 @@ def test_ctrl_c_leaves_the_pipeline_usable(pipe, picture):
     expected = pipe.chat(picture, QUESTION, max_new_tokens=8)
     stream = pipe.stream(picture, QUESTION, max_new_tokens=3000, detect_loops=False)
     next(stream)
-    threading.Timer(0.1, _thread.interrupt_main).start()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         list(stream)
     assert stream.reply.finish_reason == "cancelled"
     assert 0 < stream.reply.usage.completion_tokens < 3000
-    threading.Timer(0.1, _thread.interrupt_main).start()
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         pipe.chat_batch([(picture, QUESTION)] * 4, batch_size=2, max_new_tokens=3000, detect_loops=False)
     assert pipe.chat(picture, QUESTION, max_new_tokens=8) == expected

@@ -102,7 +102,8 @@ class Engine:
             cancel: asked before every step; see also ``Handle.cancel``.
             on_piece: called from the engine's thread with each piece of text. Must be quick. What it raises ends the
                 request.
-            on_logits: likewise with the logits (V,) float32 of each token, before penalties and temperature.
+            on_logits: likewise with the logits (V,) float32 of each token, before penalties and temperature; not to
+                be written to.
             block: when the queue is full: wait for room (True) or raise at once.
             timeout: most seconds to wait for room.
 

@@ -199,8 +199,8 @@ class Scheduler:
         if slot is not None and error is not None:
             self.slots.wipe(slot)
         elif slot is not None:
-            computed = np.concatenate((task.keys, np.array(task.row.tokens[:-1], dtype=np.int64)))
-            self.slots.give_back(slot, computed[: slot.filled])
+            written = np.concatenate((task.keys, np.array(task.row.tokens, dtype=np.int64)))
+            self.slots.give_back(slot, written[: slot.filled])  # the last token of an answer was not fed back
         self._finish(task, error)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
