@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mm.chat import Message
     from mm.errors import (
+        BusyError,
         CheckpointError,
         CheckpointNotFoundError,
         ConfigError,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "mm.chat": ("Message",),
     "mm.errors": (
+        "BusyError",
         "CheckpointError",
         "CheckpointNotFoundError",
         "ConfigError",
@@ -60,6 +62,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Box",
+    "BusyError",
     "CheckpointError",
     "CheckpointNotFoundError",
     "ConfigError",
