@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def _leave(status: list[int]) -> None:
-    """End the process here when torch is loaded: taking its threads down with the interpreter can abort it at the end."""
+    """End the process here if torch is loaded: its threads can abort it while the interpreter is taken down."""
     if "torch" not in sys.modules:
         return
     try:
