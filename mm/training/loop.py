@@ -9,7 +9,6 @@ and goes on from there when it is started again with the same ``state`` folder.
 """
 
 import json
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,16 +16,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mm.errors import ResourceError
 from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, save_pretrained
 from mm.language.moe import MoE, Router
-from mm.model import VisionLanguageModel
 from mm.processing.vl2 import VL2Processor
 from mm.training.evaluate import evaluate
 from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
-from mm.training.objective import Losses, Objective, TrainingBatch, initialize
+from mm.training.gradients import Gradients, Passes
+from mm.training.objective import Objective, TrainingBatch, initialize
 from mm.training.optim import build_optimizers, lr_factor, set_lr
 from mm.training.ranks import Ranks
 from mm.training.recipe import Recipe
@@ -38,7 +37,6 @@ from mm.training.state import STATE_FILE, Average, Progress, load_state, load_we
 
 RESERVED_SECONDS = 25.0  # of a session: saving, evaluation and the end of the last block
 _PREFILL_TIMEOUT = 300.0
-_RECOMPILE_LIMIT = 64  # shapes of one block: about twice the buckets, for layers with and without experts
 
 
 def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -113,9 +111,10 @@ class _Run:
         self.begin = begin
         self.say = say if ranks.is_main else _silent
         self.autocast = recipe.run.precision == "bf16"
+        self.gradients = Gradients([p for p in objective.parameters() if p.requires_grad])
+        self.passes = Passes(objective, self.gradients, autocast=self.autocast)
         self.progress = Progress()
         self.optimizers = build_optimizers(objective, recipe.optimizer)
-        self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.average = Average(objective, recipe.run.ema_decay) if recipe.run.ema_decay > 0 else None
         self.routers = [module for module in objective.modules() if isinstance(module, Router)]
         for module in objective.modules():
@@ -129,17 +128,15 @@ class _Run:
         self.loads = self.loads.to(ranks.device)
 
     def prepare(self) -> None:
-        """Compiles every shape on blank batches while the rings fill."""
+        """Captures every shape on blank batches while the rings fill."""
         recipe, begin = self.recipe, time.monotonic()
         if self.ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
-        if recipe.run.compile != "none":
-            compile_blocks(self.objective.model, dynamic=recipe.run.compile == "dynamic")
-            for index in range(len(recipe.data.buckets)):
-                self._backward(self._blank_batch(index), 1.0)
-                self._clear()
-            self.say(f"compiled {len(recipe.data.buckets)} shapes in {time.monotonic() - begin:.1f} s")
+        if recipe.run.cuda_graphs and self.ranks.device.type == "cuda":
+            self.passes.capture([self._blank_batch(index) for index in range(len(recipe.data.buckets))])
+            self._clear_loads()
+            self.say(f"captured {len(recipe.data.buckets)} shapes in {time.monotonic() - begin:.1f} s")
         waited = self.source.wait(recipe.data.prefill, _PREFILL_TIMEOUT)
         self.ranks.barrier()
         count = sum(p.numel() for p in self.objective.model.parameters())
@@ -179,8 +176,8 @@ class _Run:
                 if recipe.schedule.max_steps is not None:
                     buckets = buckets[: recipe.schedule.max_steps - progress.step]
                 feeder.request(enumerate(buckets, start=progress.step))
-                for _ in buckets:
-                    self._step(*feeder.next())
+                for bucket in buckets:
+                    self._step(bucket, *feeder.next())
                     limiter.wait()
                 if self.report.seconds >= recipe.run.log_seconds or progress.step == first_step + len(buckets):
                     self._flush(feeder.waited, gathered[:, 3:].sum())
@@ -227,7 +224,7 @@ class _Run:
         self.ranks.barrier()
         return summary
 
-    def _step(self, batch: TrainingBatch, kinds: Tensor) -> None:
+    def _step(self, bucket: int, batch: TrainingBatch, kinds: Tensor) -> None:
         recipe, progress = self.recipe, self.progress
         if recipe.schedule.max_steps is not None:
             progress.done = progress.step / recipe.schedule.max_steps
@@ -235,24 +232,18 @@ class _Run:
         set_lr(self.optimizers, factor)
         loss = recipe.loss
         weight = loss.char_map_start + (loss.char_map_end - loss.char_map_start) * progress.done
-        losses = self._backward(batch, weight)
-        self.ranks.average_gradients(self.parameters)
-        norm = nn.utils.clip_grad_norm_(self.parameters, recipe.optimizer.clip_norm)
+        losses = self.passes(bucket, batch, weight)
+        self.ranks.average_(self.gradients.flat)
+        norm = self.gradients.clip_(recipe.optimizer.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         self._balance(recipe.router.bias_step * factor)
-        self._clear()
+        self._clear_loads()
         progress.step += 1
         progress.rows += kinds.shape[0] * self.ranks.world
         if self.average is not None:
             self.average.update(progress.step)
         self.report.add(losses, kinds, norm)
-
-    def _backward(self, batch: TrainingBatch, char_map_weight: float) -> Losses:
-        with torch.autocast(self.ranks.device.type, dtype=torch.bfloat16, enabled=self.autocast):
-            losses: Losses = self.objective(batch, char_map_weight)
-        losses.total.backward()
-        return losses
 
     @torch.no_grad()
     def _balance(self, step: float) -> None:
@@ -267,9 +258,7 @@ class _Run:
             if router.config.method == "noaux_tc":
                 router.e_score_correction_bias.add_(move)
 
-    def _clear(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+    def _clear_loads(self) -> None:
         for router in self.routers:
             router.load.zero_()
 
@@ -346,17 +335,6 @@ class _Run:
             source=torch.full((rows, shape.length), -3, dtype=torch.int16, device=device),
             labels=labels,
         )
-
-
-def compile_blocks(model: VisionLanguageModel, *, dynamic: bool) -> None:
-    """Compiles every encoder block and decoder layer in place; parameter names stay."""
-    import torch._dynamo
-
-    torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
-    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    for name in ("vision.blocks", "decoder.model.layers"):
-        for block in model.get_submodule(name).children():
-            block.compile(dynamic=dynamic)
 
 
 def _mean_error(scores: dict[str, dict[str, float]]) -> float:

@@ -69,7 +69,7 @@ class Objective(nn.Module):
         self.register_buffer("mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(image_std).view(3, 1, 1), persistent=False)
 
-    def forward(self, batch: TrainingBatch, char_map_weight: float) -> Losses:
+    def forward(self, batch: TrainingBatch, char_map_weight: float | Tensor) -> Losses:
         """All losses of a batch; ``total = answer + char_map_weight * character``."""
         features = self.model.vision(self.pixels(batch.views))  # (V, P, W)
         hidden = self.model.decoder(self.embeds(features, batch.source))  # (B, T, D)

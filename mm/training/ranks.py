@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mm.devices import resolve_device
 
@@ -51,17 +51,14 @@ class Ranks:
         if self.world > 1:
             dist.all_reduce(tensor)
 
-    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Replaces every gradient by its mean over all ranks: one reduction of all of them, after the whole backward.
+    def average_(self, tensor: Tensor) -> None:
+        """Replaces a tensor on the device by its mean over all ranks, in place.
 
-        At 15 M parameters the transfer takes under a millisecond, so nothing is gained by overlapping it.
+        At 15 M gradients the transfer takes under a millisecond, so nothing is gained by overlapping it.
         """
         if self.world > 1:
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            flat = torch.cat([gradient.flatten() for gradient in gradients])
-            dist.all_reduce(flat)
-            pieces = (flat / self.world).split([gradient.numel() for gradient in gradients])
-            torch._foreach_copy_(gradients, [p.view_as(g) for p, g in zip(pieces, gradients, strict=True)])
+            dist.all_reduce(tensor)
+            tensor /= self.world
 
     def gather(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n,) numbers of every rank as (world, n), over the host: the device's queue is not waited for."""

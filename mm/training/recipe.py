@@ -101,10 +101,10 @@ class EvaluationRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecipe:
-    """Precision, compilation, averaging and how often to report and save."""
+    """Precision, launches, averaging and how often to report and save."""
 
     precision: typing.Literal["bf16", "float32"]
-    compile: typing.Literal["none", "static", "dynamic"]
+    cuda_graphs: bool  # on a GPU, one launch a pass for each bucket's shape; elsewhere without meaning
     moe_dispatch: typing.Literal["auto", "dense"]
     ema_decay: float  # per step; 0 keeps no average
     log_seconds: float
