@@ -35,12 +35,23 @@ class DoesNotFitError(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """One question on a picture. ``skill`` names the row of the result table; ``kind`` how answers are compared."""
+    """One question on a picture.
+
+    Attributes:
+        skill: names the row of the result table.
+        prompt: what is asked.
+        answer: the truth, spelled as ``scorer`` expects it.
+        scorer: how answers are compared, a key of ``mm.evaluation.scoring.SCORERS``.
+        tolerance: how far a number may be off, in its own units (5% of the axis: 0.05 times its length).
+        accept: other answers that are as right.
+    """
 
     skill: str
     prompt: str
     answer: str
-    amount: bool = False
+    scorer: str = "text"
+    tolerance: float = 0.0
+    accept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,8 +59,8 @@ class Document:
     """A rendered document.
 
     Attributes:
-        image: RGB, 300 to 1000 pixels wide.
-        text: the transcription, rows separated by line breaks.
+        image: RGB.
+        text: the transcription, rows separated by line breaks; empty where none is asked for.
         questions: questions with their right answers.
         style: name of the design.
         glyph_height: height of the smallest "d" in pixels after the picture is fitted into its best grid of tiles.

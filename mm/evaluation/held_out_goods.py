@@ -123,8 +123,8 @@ def receipt_questions(
     """Total, date, store and the price of one of the goods in ``prices`` (name as printed, amount as printed)."""
     item = pick(rng, tuple(prices))
     return (
-        Question("total", pick(rng, TOTAL_PROMPTS), total, amount=True),
+        Question("total", pick(rng, TOTAL_PROMPTS), total, "amount"),
         Question("date", pick(rng, DATE_PROMPTS), date),
         Question("store", pick(rng, STORE_PROMPTS), store),
-        Question("price", pick(rng, PRICE_PROMPTS).format(item), prices[item], amount=True),
+        Question("price", pick(rng, PRICE_PROMPTS).format(item), prices[item], "amount"),
     )

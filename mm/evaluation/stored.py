@@ -1,6 +1,6 @@
 """Stored sets: rendered documents in a folder, with their truths in ``index.json``, so that a test needs no fonts.
 
-``index.json`` is a list of records: file, task, style, text, glyph_height, questions (skill, prompt, answer, amount).
+``index.json`` is a list of records: file, task, style, text, glyph_height, questions (the fields of ``Question``).
 ``python -m mm.evaluation.stored FOLDER --count 40`` writes such a folder from the held-out series.
 """
 
@@ -16,7 +16,7 @@ from PIL import Image
 from mm.errors import InputError
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.held_out_fonts import HeldOutFonts
-from mm.evaluation.suites import TASKS
+from mm.evaluation.tasks import TASKS, load_renderer
 
 FIRST_STORED = (
     100_000  # numbers far from those that ``evaluate`` counts through, so that the sets have nothing in common
@@ -39,7 +39,10 @@ def load_stored(folder: Path) -> dict[str, list[Document]]:
                 document = Document(
                     image=image.convert("RGB"),
                     text=record["text"],
-                    questions=tuple(Question(**question) for question in record["questions"]),
+                    questions=tuple(
+                        Question(**{**question, "accept": tuple(question.get("accept", ()))})
+                        for question in record["questions"]
+                    ),
                     style=record["style"],
                     glyph_height=record["glyph_height"],
                 )
@@ -75,7 +78,7 @@ def write_stored(folder: Path, fonts: HeldOutFonts, *, count: int, limit: int = 
     records = []
     for number in range(count):
         task = tuple(TASKS)[number % len(TASKS)]
-        document = TASKS[task](FIRST_STORED + number // len(TASKS), fonts)
+        document = load_renderer(task)(FIRST_STORED + number // len(TASKS), fonts)
         ending, data = pack_image(document.image, limit)
         file = f"{task}_{number // len(TASKS):02d}.{ending}"
         (folder / file).write_bytes(data)

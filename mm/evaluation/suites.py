@@ -17,23 +17,11 @@ from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.held_out_fonts import HeldOutFonts
-from mm.evaluation.held_out_forms import render_form
-from mm.evaluation.held_out_lines import render_line
-from mm.evaluation.held_out_receipts import render_receipt
-from mm.evaluation.metrics import Interval, bootstrap_cer, exact, transcription_errors, wilson
+from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
 from mm.evaluation.report import Answer, Report, Row
+from mm.evaluation.scoring import SCORERS
+from mm.evaluation.tasks import TASKS, load_renderer
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
-
-OCR_TOKENS = 1024  # longest transcription; the vocabulary of the bundled model is bytes
-ANSWER_TOKENS = 64
-
-
-TASKS: dict[str, Callable[[int, HeldOutFonts], Document]] = {
-    "receipts": render_receipt,
-    "forms": render_form,
-    "lines": render_line,
-}
-EXACT_TRANSCRIPTION = frozenset({"lines"})  # tasks with a row "exact": the whole text without a wrong character
 
 
 class HasText(Protocol):
@@ -83,7 +71,8 @@ def grey_out(image: Image.Image) -> Image.Image:
 
 def questions_of(document: Document) -> tuple[Question, ...]:
     """The transcription, asked in the words of the task prompt, then the document's own questions."""
-    return (Question("ocr", TASK_PROMPTS["ocr"], document.text), *document.questions)
+    whole = (Question("ocr", TASK_PROMPTS["ocr"], document.text, "transcription"),) if document.text else ()
+    return (*whole, *document.questions)
 
 
 def evaluate(
@@ -165,7 +154,7 @@ def _check_options(
 
 
 def _renderer(fonts: HeldOutFonts) -> Callable[[str, int], Document]:
-    return lambda task, number: TASKS[task](number, fonts)
+    return lambda task, number: load_renderer(task)(number, fonts)
 
 
 def _stored(documents: Mapping[str, Sequence[Document]]) -> Callable[[str, int], Document]:
@@ -182,10 +171,8 @@ def _ask(
         for question in questions_of(document)
     ]
     answers = []
-    for tokens, group in (
-        (OCR_TOKENS, [one for one in asked if one.question.skill == "ocr"]),
-        (ANSWER_TOKENS, [one for one in asked if one.question.skill != "ocr"]),
-    ):
+    for tokens in sorted({SCORERS[one.question.scorer].tokens for one in asked}, reverse=True):
+        group = [one for one in asked if SCORERS[one.question.scorer].tokens == tokens]
         if group:
             requests = [(one.image, one.question.prompt) for one in group]
             replies = reader.chat_batch(requests, max_new_tokens=tokens, batch_size=batch_size)
@@ -195,12 +182,10 @@ def _ask(
 
 def _score(asked: _Asked, given: str) -> Answer:
     question = asked.question
-    errors = None
-    if question.skill == "ocr":
-        errors = transcription_errors(given, question.answer)
-        correct = errors[0] == 0
-    else:
-        correct = exact(given, question.answer, "amount" if question.amount else "text")
+    scorer = SCORERS[question.scorer]
+    mark = scorer.score(given, question)
+    errors = (mark.points, mark.of) if scorer.measure == "errors" else None
+    correct = mark.points == 0 if scorer.measure == "errors" else mark.points == mark.of
     return Answer(
         task=asked.task,
         index=asked.index,
@@ -222,7 +207,7 @@ def _rows(task: str, answers: Sequence[Answer], tesseract: Sequence[tuple[int, i
         if skill == "ocr":
             beside = bootstrap_cer(tesseract) if tesseract else None
             rows.append(Row(task, "CER", _cer(seen), _cer(greyed) if greyed else None, beside))
-        if skill != "ocr" or task in EXACT_TRANSCRIPTION:
+        if skill != "ocr" or (task in TASKS and TASKS[task].exact):
             shares = [wilson(sum(a.correct for a in part), len(part)) if part else None for part in (seen, greyed)]
             beside = None
             if skill == "ocr" and tesseract:

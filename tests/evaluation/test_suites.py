@@ -14,8 +14,9 @@ from mm.chat import TASK_PROMPTS
 from mm.errors import InputError, OptionError, ResourceError
 from mm.evaluation.metrics import Interval
 from mm.evaluation.report import Report, Row
+from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import load_stored, pack_image
-from mm.evaluation.suites import ANSWER_TOKENS, OCR_TOKENS, Progress, evaluate, grey_out, questions_of
+from mm.evaluation.suites import Progress, evaluate, grey_out, questions_of
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
 
 STORED = Path(__file__).parents[1] / "data" / "held_out"
@@ -105,8 +106,8 @@ def test_mistakes_are_counted(stored):
 def test_questions_reach_the_reader_in_batches_of_one_kind(stored):
     reader = Parrot(stored)
     evaluate(reader, documents=stored, tasks=("receipts",), limit=3, control_limit=0, batch_size=2)
-    ocr = [call for call in reader.calls if call[1] == OCR_TOKENS]
-    short = [call for call in reader.calls if call[1] == ANSWER_TOKENS]
+    ocr = [call for call in reader.calls if call[1] == TRANSCRIPTION]
+    short = [call for call in reader.calls if call[1] == SHORT_ANSWER]
     assert [call[0] for call in ocr] == [2, 1]
     assert [call[0] for call in short] == [8, 4]
     assert all(call[3] == {TASK_PROMPTS["ocr"]} for call in ocr)
@@ -114,7 +115,7 @@ def test_questions_reach_the_reader_in_batches_of_one_kind(stored):
 
 
 def test_options_are_checked(stored):
-    with pytest.raises(OptionError, match="unknown task 'charts'. Tasks: receipts, forms, lines"):
+    with pytest.raises(OptionError, match="unknown task 'charts'. Tasks: lines, receipts, forms"):
         evaluate(Parrot(stored), tasks=("charts",))
     with pytest.raises(OptionError, match=r"unknown task \(none\)"):
         evaluate(Parrot(stored), tasks=())

@@ -1,0 +1,61 @@
+"""The tasks of ``mm eval``: what is drawn, as ``module:function`` strings that are imported when a task runs.
+
+A renderer is called as ``render(index, fonts)`` and returns the document number ``index`` of an endless series, equal
+for everybody (with equal versions of Pillow, FreeType and NumPy). See ``mm.evaluation.scoring`` for what questions may
+ask.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Protocol
+
+from mm.errors import OptionError
+from mm.evaluation.held_out_canvas import Document
+from mm.evaluation.held_out_fonts import HeldOutFonts
+
+
+class Renderer(Protocol):
+    """Draws the document number ``index`` of an endless series."""
+
+    def __call__(self, index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
+        """Equal numbers give equal documents."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A kind of held-out document.
+
+    Attributes:
+        render: ``module:function`` of its renderer.
+        documents: documents drawn for each item that a row wants: 2.0 where a skill is asked on every second one.
+        exact: the transcription also counts as a row "exact": the whole text without a wrong character.
+        reading: Tesseract runs beside it.
+    """
+
+    render: str
+    documents: float = 1.0
+    exact: bool = False
+    reading: bool = True
+
+
+TASKS: dict[str, Task] = {
+    "lines": Task("mm.evaluation.held_out_lines:render_line", exact=True),
+    "receipts": Task("mm.evaluation.held_out_receipts:render_receipt"),
+    "forms": Task("mm.evaluation.held_out_forms:render_form"),
+}
+
+
+@cache
+def load_renderer(name: str) -> Renderer:
+    """The renderer of a task.
+
+    Raises:
+        OptionError: an unknown task.
+    """
+    if name not in TASKS:
+        raise OptionError(f"unknown task {name!r}. Tasks: {', '.join(TASKS)}")
+    module, _, function = TASKS[name].render.partition(":")
+    renderer: Renderer = getattr(import_module(module), function)
+    return renderer
