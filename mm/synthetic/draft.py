@@ -28,6 +28,6 @@ class Draft:
     elements: Sequence[Element]
     turns: Sequence[Turn] = ()
     fields: dict[str, str] = field(default_factory=dict)
-    present: Sequence[str] | None = None  # kinds of questions (ASK) that it may answer; None: ask for nothing absent
+    present: Sequence[str] | None = None  # kinds of questions that it may answer; None: ask for nothing absent
     width: float | None = None  # pixels; None: as wide as the widest element
     reads_lines: bool = True  # whether to ask for single lines

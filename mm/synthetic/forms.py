@@ -150,10 +150,8 @@ def _card(job: Job) -> Draft:
         Gap(dice.uniform(0.2, 0.8)),
     ]
     turns = [
-        Turn(
-            dice.pick(["What is the name?", "Who is this?", "Whose card is this?", "What is the person's name?"]), name
-        ),
-        Turn(dice.pick(["What is the job title?", "What is the role?", "What does the person do?"]), role),
+        ask(dice, "person", name),
+        ask(dice, "role", role),
     ]
     known = {"name": name, "role": role} | {field.label: field.value for field in fields}
     if fields:
@@ -180,10 +178,7 @@ def _label(job: Job) -> Draft:
         elements.append(Line(heading + dice.pick([":", ":", ""]), style.pen("bold"), ink=style.soft))
         elements += [Line(text, style.pen("body", scale)) for text in (name, street, town)]
         elements.append(Rule("line", style.pen()) if dice.chance(0.5) else Gap(0.5))
-        turns.append(
-            Turn(dice.pick([f"Who is the {asked}?", f"What is the {asked}'s name?", f"Name of the {asked}?"]), name)
-        )
-        turns.append(Turn(f"What is the street of the {asked}?", street))
+        turns += [ask(dice, asked, name), ask(dice, f"{asked}_street", street)]
         known[asked] = name
     number = words.code(dice) if dice.chance(0.5) else dice.digits(dice.integer(8, 14))
     fields = [Field(dice.pick(["Tracking No.", "Tracking #", "TRACKING", "Parcel ID"]), number, "code")]

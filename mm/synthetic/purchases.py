@@ -86,7 +86,7 @@ class Paper:
             self.add(Gap(dice.uniform(0.3, 1.0)))
 
     def know(self, name: str, value: str) -> None:
-        """Note a field and a question about it (a kind of ``mm.synthetic.questions.ASK``)."""
+        """Note a field and a question about it (a kind of ``mm.synthetic.phrases``)."""
         self.fields[name] = value
         self.turns.append(ask(self.job.dice, name, value))
 

@@ -124,8 +124,7 @@ def _dialog(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> l
     names = dice.sample(words.lists["buttons"], dice.integer(1, 2 if job.budget.columns < 30 else 3))
     filled = dice.integer(-1, len(names) - 1)
     align = dice.pick(["left", "center"])
-    question = dice.pick(["What buttons are there?", "Which buttons are there?", "What are the buttons?"])
-    turns.append(Turn(question, ", ".join(names)))
+    turns.append(ask(dice, "buttons", ", ".join(names)))
     ink = style.paper if not style.dark and style.coloured else style.ink
     plain = ink is style.ink and not style.coloured  # a black button needs white print: frame it instead
     return [*(Line(row, style.pen(), align) for row in rows), Gap(0.5), Buttons(names, -1 if plain else filled, ink)]
