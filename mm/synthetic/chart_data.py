@@ -154,6 +154,7 @@ class ChartData:
     thousands: str  # separator of groups of three digits
     category_title: str  # axis titles; empty: not shown
     value_title: str
+    kind: str = "words"  # of the categories, a key of DIMENSIONS
 
     def number(self, value: float) -> str:
         """A value as printed, sign in front."""
@@ -375,6 +376,7 @@ def draw_data(
         thousands=dice.weighted({",": 5, "": 4, " ": 0.5}) if top >= 1000 else "",
         category_title=dimension if titles and dice.chance(0.8) and shape != "pie" else "",
         value_title=value_title if titles and dice.chance(0.9) and shape != "pie" else "",
+        kind=kind,
     )
 
 

@@ -22,6 +22,7 @@ class PiePlan:
     figures_at: str  # "slice" (on it), "label" (behind the name)
     legend: str  # side of the legend
     percent_decimals: int
+    shuffled: bool = False  # the slices lie in another order than the entries of the legend
 
 
 def percents(data: ChartData, decimals: int) -> list[str]:
@@ -45,8 +46,10 @@ def figures(data: ChartData, plan: PiePlan) -> list[str]:
             return [""] * len(values)
 
 
-def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: PiePlan, dice: Dice) -> None:
-    """Draw the whole chart.
+def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: PiePlan, dice: Dice) -> tuple[int, ...]:
+    """Draw the whole chart; returns the order in which its slices are read.
+
+    With a legend that is the order of its entries; without one they are read clockwise from the top.
 
     Raises:
         NoRoomError: something does not fit.
@@ -81,7 +84,8 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     radius *= dice.uniform(0.88, 1.0)
     centre = ((x0 + x1) / 2, (y0 + y1) / 2)
     hole = dice.uniform(0.4, 0.68) if plan.donut else 0.0
-    middles = _slices(canvas, look, data, colours, centre, radius, hole, dice)
+    order = dice.shuffled(range(len(names))) if plan.shuffled else list(range(len(names)))
+    middles = _slices(canvas, look, data, colours, centre, radius, hole, order, dice)
     if hole:
         inner = radius * hole
         canvas.ellipse((centre[0] - inner, centre[1] - inner, centre[0] + inner, centre[1] + inner), look.paper)
@@ -95,6 +99,9 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     _inside(canvas, pens.body, inside, colours, middles, centre, radius, hole)
     if legend is not None and corner is not None:
         legend.draw(canvas, look, *corner)
+        return tuple(range(len(names)))
+    starts = [math.degrees(middle - sweep / 2) + 90.0 for middle, sweep in middles]  # clockwise from the top
+    return tuple(sorted(range(len(names)), key=lambda index: (starts[index] + 0.01) % 360.0))
 
 
 def _slices(
@@ -105,20 +112,25 @@ def _slices(
     centre: tuple[float, float],
     radius: float,
     hole: float,
+    order: Sequence[int],
     dice: Dice,
 ) -> list[tuple[float, float]]:
-    """Draw the slices; returns the middle angle of each (radians, clockwise from three o'clock) and its width."""
+    """Draw the slices one after another in ``order``.
+
+    Returns the middle angle of each (radians, clockwise from three o'clock) and its width, by its number in the data.
+    """
     total = sum(data.values[0])
     start = dice.pick([-90.0, -90.0, 0.0, dice.uniform(0, 360)])
     turn = 1.0 if start == -90.0 or dice.chance(0.3) else -1.0
-    exploded = dice.integer(0, len(colours) - 1) if dice.chance(0.08) and not hole else -1
+    exploded = dice.integer(0, len(colours) - 1) if dice.chance(0.1) and not hole else -1
     lines = dice.pick([None, (255, 255, 255), look.paper, look.edge])
     width = max(1.0, radius / dice.uniform(50, 110))
-    middles, edges, angle = [], [], start
-    for index, (value, colour) in enumerate(zip(data.values[0], colours, strict=True)):
+    middles, edges, angle = [(0.0, 0.0)] * len(order), [], start
+    for index in order:
+        value, colour = data.values[0][index], colours[index]
         sweep = 360.0 * value / total * turn
         middle = math.radians(angle + sweep / 2)
-        middles.append((middle, math.radians(abs(sweep))))
+        middles[index] = (middle, math.radians(abs(sweep)))
         shift = 0.08 * radius if index == exploded else 0.0
         at = (centre[0] + shift * math.cos(middle), centre[1] + shift * math.sin(middle))
         canvas.slice(at, radius, min(angle, angle + sweep), max(angle, angle + sweep), colour)

@@ -1,7 +1,7 @@
 """Bar and line charts on a canvas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mm.synthetic.chart_axes import (
     CategoryLabels,
@@ -41,8 +41,9 @@ class Plot:
     box: Rect
     axis: ValueAxis
     horizontal: bool
-    centres: tuple[float, ...]  # of the categories
+    centres: tuple[float, ...]  # of the categories, left to right or top to bottom
     slot: float
+    ticks: tuple[str, ...] = ()  # numbers written along the value axis
 
     def value(self, value: float) -> float:
         """Pixel of a value along the value axis."""
@@ -107,7 +108,7 @@ def draw_axes_chart(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, 
         legend, corner = _legend_inside(pens.body, look, data, plan, plot, keys)
     if legend is not None and corner is not None:
         legend.draw(canvas, look, *corner)
-    return plot
+    return replace(plot, ticks=() if hidden else tuple(ticks))
 
 
 def _legend_keys(data: ChartData, plan: PlotPlan, colours: list[Colour], dice: Dice) -> list[LegendKey]:
@@ -184,8 +185,7 @@ def _fit_plot(
         slot = height / count
         if slot < 1.25 * em:
             raise NoRoomError("bars")
-        order = range(count) if dice.chance(0.6) else range(count - 1, -1, -1)
-        centres = tuple(inner[1] + slot * (place + 0.5) for place in order)
+        centres = tuple(inner[1] + slot * (place + 0.5) for place in range(count))
     elif edge and count > 1:
         slot = width / (count - 1)
         centres = tuple(inner[0] + slot * index for index in range(count))

@@ -24,7 +24,7 @@ from importlib import resources
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.dice import Dice
 from mm.synthetic.questions import spoken
-from mm.synthetic.sample import ABSENT_ANSWER, Turn
+from mm.synthetic.sample import Turn
 
 TABLE_PROMPT = "Give the data as a Markdown table."
 """What a user should type to get the numbers of a chart or table; most training samples have exactly this."""
@@ -76,6 +76,11 @@ class Reading:
     y_title: str | None
     colours: dict[str, str]  # series or label -> name of its colour
     marked: bool  # points of lines can be counted
+    printed: bool  # every value is spelled in the picture
+    order: tuple[int, ...] = ()  # categories from the left, or from the top of horizontal bars; empty: pies
+    ticks: tuple[str, ...] = ()  # numbers along the value axis, smallest first; empty where it has none
+    subtitle: str = ""
+    legend_title: str = ""
 
     def listing(self, names: Sequence[str], texts: Sequence[str]) -> str:
         """The compact table of an answer."""
@@ -123,7 +128,8 @@ def _difference(reading: Reading, names: Sequence[str], numbers: Sequence[float]
     return f"{reading.listing(names, texts)}\nDifference: {texts[high]} - {texts[low]} = {result}"
 
 
-def _value_turns(reading: Reading, dice: Dice) -> list[Turn]:
+def value_turns(reading: Reading, dice: Dice) -> list[Turn]:
+    """The values of three marks, drawn at random."""
     data, turns = reading.data, []
     for _ in range(3):
         s, c = dice.integer(0, len(data.series) - 1), dice.integer(0, len(data.categories) - 1)
@@ -137,7 +143,8 @@ def _value_turns(reading: Reading, dice: Dice) -> list[Turn]:
     return turns
 
 
-def _extreme_turns(reading: Reading, dice: Dice) -> list[Turn]:
+def extreme_turns(reading: Reading, dice: Dice) -> list[Turn]:
+    """Highest and lowest of all, of a series and at a category, where they can be told."""
     data, found = reading.data, []
     for word in ("Highest", "Lowest"):
         name = word.lower()
@@ -171,7 +178,8 @@ def _extreme_turns(reading: Reading, dice: Dice) -> list[Turn]:
     return [ask_about(dice, name, answer, **blanks) for name, answer, blanks in found if answer is not None]
 
 
-def _pair_turns(reading: Reading, dice: Dice) -> list[Turn]:
+def pair_turns(reading: Reading, dice: Dice) -> list[Turn]:
+    """The difference of two marks, and which of them is higher."""
     data, turns = reading.data, []
     if len(data.series) > 1:
         first, second = dice.sample(range(len(data.series)), 2)
@@ -195,113 +203,3 @@ def _pair_turns(reading: Reading, dice: Dice) -> list[Turn]:
         if answer is not None:
             turns.append(ask_about(dice, "higher", answer.replace("\nHighest: ", "\nHigher: "), **blanks))
     return turns
-
-
-def _count_turns(reading: Reading, dice: Dice) -> list[Turn]:
-    data = reading.data
-    columns, rows = str(len(data.categories)), str(len(data.series))
-    if reading.mark == "slice":
-        return [ask_about(dice, "slices", columns)]
-    if reading.mark == "bar":
-        total = str(len(data.categories) * len(data.series))
-        if len(data.series) == 1:
-            return [ask_about(dice, "bars", total), ask_about(dice, "categories", columns)]
-        turns = [ask_about(dice, "categories", columns), ask_about(dice, "series", rows)]
-        return turns if reading.kind.startswith("stacked") else [*turns, ask_about(dice, "bars", total)]
-    turns = [ask_about(dice, "lines", rows)]
-    return [*turns, ask_about(dice, "points", columns)] if reading.marked and len(data.series) == 1 else turns
-
-
-def _word_turns(reading: Reading, dice: Dice) -> list[Turn]:
-    data = reading.data
-    turns = [ask_about(dice, "title", data.title or ABSENT_ANSWER), ask_about(dice, "kind", reading.kind)]
-    for name, title in (("x_title", reading.x_title), ("y_title", reading.y_title)):
-        if title is not None:
-            turns.append(ask_about(dice, name, title or ABSENT_ANSWER))
-        if title:
-            turns.append(ask_about(dice, name[0] + "_about", title))
-    if data.title:
-        turns.append(ask_about(dice, "about", data.title))
-    return turns
-
-
-def _name_turns(reading: Reading, dice: Dice) -> list[Turn]:
-    data = reading.data
-    labels = "slice_labels" if reading.mark == "slice" else "labels"
-    turns = [ask_about(dice, labels, ", ".join(data.categories))]
-    if len(data.series) > 1:
-        turns.append(ask_about(dice, "legend", ", ".join(data.series)))
-    for name, colour in reading.colours.items():
-        spelling = {"colour": dice.pick(["color", "color", "colour"])}
-        turns.append(ask_about(dice, "colour", colour, s=spoken(dice, name), **spelling))
-        mark = "line" if reading.mark == "point" else reading.mark
-        turns.append(ask_about(dice, "named", name, name=colour, mark=mark))
-    return turns
-
-
-def _absent_turns(reading: Reading, dice: Dice, strangers: Sequence[str]) -> list[Turn]:
-    present = {name.lower() for name in (*reading.data.categories, *reading.data.series)}
-    turns = [ask_about(dice, "absent", ABSENT_ANSWER)]
-    for name in strangers:
-        if name.lower() not in present and not any(name.lower() in other or other in name.lower() for other in present):
-            question = "value2" if len(reading.data.series) > 1 else "value"
-            blanks = {"s": spoken(dice, dice.pick(reading.data.series)), "c": name}
-            turns += [ask_about(dice, question, ABSENT_ANSWER, **blanks)] * 2
-    return turns
-
-
-def chart_turns(reading: Reading, dice: Dice, strangers: Sequence[str], *, budget: int) -> tuple[Turn, ...]:
-    """Questions in random order, of different families, of at most ``budget`` characters in all (at least one).
-
-    Args:
-        reading: what the chart shows.
-        dice: the draws.
-        strangers: labels of the same kind that the chart may not show.
-        budget: characters of questions and answers.
-    """
-    families = {
-        "value": 5.0,
-        "table": 2.2,
-        "extreme": 3.0,
-        "pair": 2.2,
-        "count": 1.1,
-        "words": 1.6,
-        "names": 1.3,
-        "absent": 1.2,
-    }
-    wanted = dice.integer(3, 6)
-    turns: list[Turn] = []
-    for _ in range(30):
-        if len(turns) == wanted or not families:
-            break
-        family = dice.weighted(families)
-        options = {
-            "value": _value_turns,
-            "extreme": _extreme_turns,
-            "pair": _pair_turns,
-            "count": _count_turns,
-            "words": _word_turns,
-            "names": _name_turns,
-        }
-        if family == "table":
-            found = [ask_about(dice, "table", table_of(reading))]
-        elif family == "absent":
-            found = _absent_turns(reading, dice, strangers)
-        else:
-            found = options[family](reading, dice)
-        families[family] *= 0.4
-        if family in {"table", "absent"} or not found:
-            del families[family]
-        if not found:
-            continue
-        turn = dice.pick(found)
-        size = len(turn.question) + len(turn.answer)
-        long = len(turn.answer) > 24  # short answers may come twice
-        if any(turn.question == other.question or (long and turn.answer == other.answer) for other in turns):
-            continue
-        if size <= budget or not turns:
-            turns.append(turn)
-            budget -= size
-        elif budget < 40:
-            break
-    return tuple(dice.shuffled(turns))

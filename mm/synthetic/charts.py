@@ -1,6 +1,7 @@
 """Charts with questions: bars, lines and pies in the looks of common charting programs, drawn with Pillow only."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
@@ -11,8 +12,9 @@ from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import DIMENSIONS, ChartData, draw_data, draw_labels
 from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
 from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart, series_colours
-from mm.synthetic.chart_questions import Reading, chart_turns
+from mm.synthetic.chart_questions import Reading
 from mm.synthetic.chart_styles import Look, colour_name, draw_look
+from mm.synthetic.chart_turns import chart_turns
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, FontSet
@@ -22,8 +24,11 @@ from mm.synthetic.words import Lexicon, lexicon
 
 KINDS = ("bar", "line_chart", "pie")
 
-_GRIDS = {(2, 2): 4.0, (3, 2): 2.3, (3, 3): 2.6, (1, 1): 0.6, (2, 1): 0.5, (2, 3): 0.4, (4, 2): 0.2}
+_GRIDS = {(2, 2): 4.2, (3, 2): 2.3, (3, 3): 2.0, (1, 1): 0.7, (2, 1): 0.9, (2, 3): 0.4, (4, 2): 0.2}
 """Tiles across and down, and how often. Every larger picture takes the largest grids: 640 x 480 pixels take 3 x 3."""
+
+_EMS = {12.4: 2.0, 14.5: 3.0, 16.5: 2.2, 18.5: 1.2, 21.0: 0.6}
+"""Least pixels an em after tiling, and how often; 12.5 is what 640 x 480 pixels with letters of 10 points come to."""
 
 _BUDGET = 520  # characters of questions and answers
 
@@ -67,7 +72,7 @@ def draw_size(dice: Dice, level: float) -> tuple[int, int, int]:
     else:
         zoom = dice.weighted({1.0: 7, dice.uniform(0.75, 1.0): 3})
     width, height = round(width * zoom), round(height * zoom)
-    readable = dice.uniform(12.5, 17.0 if dice.chance(0.8) else 20.0) + 2.0 * (1.0 - level)
+    readable = dice.weighted(_EMS) + dice.uniform(0.0, 2.5) + 2.0 * (1.0 - level)
     return width, height, max(9, round(readable / view_scale(width, height)))
 
 
@@ -83,7 +88,11 @@ def _draw(
     reading = draw(kind, canvas, look, pens, dice, words, level, ease)
     if not canvas.inside() or canvas.crowded():
         raise NoRoomError("text")
-    strangers = draw_labels(dice, words, dice.pick(list(DIMENSIONS)), 3, 12)
+    kinds = [reading.data.kind, dice.pick(list(DIMENSIONS))]
+    shown = canvas.transcription().lower()
+    strangers = [
+        name for same in kinds for name in draw_labels(dice, words, same, 7, 14)[-4:] if name.lower() not in shown
+    ]
     turns = chart_turns(reading, dice, strangers, budget=_BUDGET)
     image, glyphs = finish(canvas.picture(), canvas.glyphs(), _as_style(look, fonts, em), dice, 0.6 * level)
     factor = min(width / image.width, height / image.height)
@@ -157,7 +166,7 @@ def _draw_plot(
         num_series=num_series,
         longest=max(4, min(18, int(ems * 0.3))),
     )
-    printed = dice.chance(0.62 if stacked else 0.5 if num_series == 1 else 0.35 if bar else 0.0)
+    printed = dice.chance((0.66 if num_series == 1 or stacked else 0.55) if bar else 0.6 if num_series == 1 else 0.2)
     if not bar and len(data.categories) > ems / 2.6:
         printed = False
     legend = dice.weighted(
@@ -189,6 +198,9 @@ def _draw_plot(
         y_title=titles[1],
         colours=colours,
         marked=printed,
+        printed=printed,
+        order=tuple(range(len(data.categories))),
+        ticks=plot.ticks,
     )
 
 
@@ -229,15 +241,24 @@ def _draw_pie(
     )
     plan = PiePlan(
         donut=dice.chance(0.28),
-        labels=dice.weighted({"legend": 6, "outside": 3, "inside": 1 - 0.5 * ease}),
-        figures=dice.weighted({"percent": 4, "value": 2, "both": 0.6, "": 2.4}),
+        labels=dice.weighted({"legend": 7.2, "outside": 2.6, "inside": 0.8 - 0.4 * ease}),
+        figures=dice.weighted({"percent": 4, "value": 2, "both": 0.6, "": 3.6}),
         figures_at=dice.weighted({"slice": 4, "label": 3.5, "out": 1.5}),
         legend=dice.weighted({"right": 6, "bottom": 2, "left": 1, "top": 1}),
         percent_decimals=dice.pick([0, 1, 1]),
+        shuffled=dice.chance(0.25),
     )
     if plan.labels == "inside" and plan.figures_at == "label" or plan.labels != "legend" and plan.figures_at == "out":
         raise NoRoomError("figures")
-    draw_pie(canvas, look, pens, data, plan, dice)
+    if plan.shuffled and plan.labels != "legend":
+        plan = replace(plan, shuffled=False)
+    colours = _names(look.palette[:num], data.categories)
+    order = draw_pie(canvas, look, pens, data, plan, dice)
+    data = replace(
+        data,
+        categories=tuple(data.categories[index] for index in order),
+        values=(tuple(data.values[0][index] for index in order),),
+    )
     decimals = plan.percent_decimals if plan.figures else 0
     shares = percents(data, decimals)
     by_value = plan.figures in {"value", "both"}
@@ -256,6 +277,7 @@ def _draw_pie(
         shares=tuple(shares) if plan.figures != "value" else (),
         x_title=None,
         y_title=None,
-        colours=_names(look.palette[: len(data.categories)], data.categories),
+        colours=colours,
         marked=False,
+        printed=plan.figures != "",
     )

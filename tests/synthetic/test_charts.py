@@ -246,3 +246,73 @@ def test_unknown_kinds_are_refused(fonts: FontSet) -> None:
         charts.render("bars", rng, fonts)
     with pytest.raises(OptionError, match=r"Unknown kind of table 'x'. Known kinds: data_table\."):
         data_tables.render("x", rng, fonts)
+
+
+def test_no_question_has_a_blank_left(fonts: FontSet) -> None:
+    for kind in CHARTS:
+        for sample in samples(kind, fonts, 150, 1.0):
+            assert not any("{" in turn.question or "}" in turn.question for turn in sample.turns)
+
+
+@pytest.mark.parametrize("kind", charts.KINDS)
+def test_every_skill_is_asked_first_often(kind: str, fonts: FontSet) -> None:
+    drawn = samples(kind, fonts, 200)
+    first = [sample.turns[0] for sample in drawn]
+    values = {phrase for name in ("value", "value2", "share") for phrase in phrases()[name]}
+    patterns = [re.compile(re.sub(r"\\{\w\\}", ".+", re.escape(phrase))) for phrase in values]
+    dense = [
+        any(turn.answer.startswith("| ") or turn.answer.count(", ") >= 1 for turn in sample.turns) for sample in drawn
+    ]
+    assert sum(dense) > 100
+    assert sum(any(pattern.fullmatch(turn.question) for pattern in patterns) for turn in first) > 35
+    assert sum(turn.answer.startswith("| ") for turn in first) > 8
+    assert sum("\n" in turn.answer and not turn.answer.startswith("| ") for turn in first) > 20
+
+
+@pytest.mark.parametrize("kind", charts.KINDS)
+def test_what_is_asked_in_vain_is_not_there(kind: str, fonts: FontSet) -> None:
+    seen = 0
+    for sample in samples(kind, fonts, 200):
+        for turn in sample.turns:
+            if turn.answer != ABSENT_ANSWER:
+                continue
+            names = {phrase.format(c="(.+)") for phrase in phrases()["value"] if phrase not in ("{c}?", "Look up {c}.")}
+            for pattern in names:
+                match = re.fullmatch(re.escape(pattern).replace(r"\(\.\+\)", "(.+)"), turn.question)
+                if match is not None and turn.question not in phrases()["absent"]:
+                    seen += 1
+                    assert match[1].lower() not in sample.text.lower(), (turn, sample.text)
+    assert seen > 3
+
+
+def test_slices_without_a_legend_are_listed_clockwise_from_the_top(fonts: FontSet) -> None:
+    data = plain_data(5)
+    for seed in range(12):
+        dice = Dice(np.random.default_rng(seed))
+        look = draw_look(dice, fonts, 0.0)
+        canvas = Canvas(500, 420, look.paper, 1)
+        order = draw_pie(
+            canvas, look, typeset(fonts, look, 15, dice), data, PiePlan(False, "outside", "", "slice", "", 0), dice
+        )
+        named = {label.text: label.box for label in canvas.labels}
+        middle_x, middle_y = 250, (min(box[1] for box in named.values()) + max(box[3] for box in named.values())) / 2
+        angles = []
+        for index in order:
+            x0, y0, x1, y1 = named[data.categories[index]]
+            angles.append(np.degrees(np.arctan2((x0 + x1) / 2 - middle_x, middle_y - (y0 + y1) / 2)) % 360)
+        falls = sum(later < earlier for earlier, later in zip(angles, angles[1:], strict=False))
+        assert falls == 0 or (falls == 1 and angles[-1] < angles[0]), angles
+
+
+def test_slices_lie_where_their_colours_are_though_the_legend_has_another_order(fonts: FontSet) -> None:
+    data = plain_data(5)
+    for seed in range(6):
+        dice = Dice(np.random.default_rng(seed))
+        look = draw_look(dice, fonts, 0.0)
+        canvas = Canvas(500, 420, look.paper, 1)
+        plan = PiePlan(False, "legend", "", "slice", "right", 0, shuffled=True)
+        assert draw_pie(canvas, look, typeset(fonts, look, 15, dice), data, plan, dice) == tuple(range(5))
+        pixels = np.asarray(canvas.image).astype(int)
+        counts = np.array([(pixels == np.array(colour)).all(axis=-1).sum() for colour in look.palette[:5]])
+        expected = np.array([float(share[:-1]) for share in percents(data, 1)])
+        np.testing.assert_allclose(100 * counts / counts.sum(), expected, atol=3)
