@@ -1,72 +1,208 @@
-"""Boxes as DeepSeek-VL2 writes them, and documents whose fields are asked for by box."""
+"""Boxes as DeepSeek-VL2 writes them, and documents, tables and charts that ask where something is printed.
 
-from collections.abc import Sequence
+Fields are asked for by name ("the total": the box of its value), printed text by the text itself, and the other way
+round: what is printed in a box. Boxes are around the ink (``ground_ink``). A word that also names a field is asked for
+in quotes only, so that ``the total`` is always the amount and ``the word "Total"`` always the label.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.grounding import COORDINATE_MAX, DET_CLOSE, DET_OPEN, REF_CLOSE, REF_OPEN
-from mm.synthetic import documents
+from mm.synthetic import charts, data_tables, documents
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
+from mm.synthetic.ground_ink import Box, find_text
 from mm.synthetic.sample import ABSENT_ANSWER, Sample, Turn
+from mm.synthetic.words import lexicon
 
-KINDS = {"receipt_ground": "receipt", "form_ground": "form", "screen_ground": "screen"}
-"""Kinds of samples with boxes, and the documents that they are made of."""
+_Render = Callable[[str, np.random.Generator, FontSet, float], Sample]
 
-Box = tuple[float, float, float, float]
-
-_PHRASES = {
-    "total": ("total", "the total", "the total amount"),
-    "date": ("date", "the date"),
-    "store": ("store", "the store name", "the name of the store"),
-    "time": ("time", "the time"),
-    "title": ("title", "the title"),
+_SOURCES: Mapping[str, tuple[_Render, Mapping[str, float]]] = {
+    "receipt_ground": (documents.render, {"receipt": 1.0}),
+    "form_ground": (documents.render, {"form": 1.0}),
+    "screen_ground": (documents.render, {"screen": 1.0}),
+    "line_ground": (documents.render, {"word": 0.15, "line": 0.3, "lines": 0.4, "paragraph": 0.15}),
+    "table_ground": (documents.render, {"table": 1.0}),
+    "data_table_ground": (data_tables.render, {"data_table": 1.0}),
+    "chart_ground": (charts.render, {"bar": 0.5, "line_chart": 0.25, "pie": 0.25}),
 }
+
+KINDS = tuple(_SOURCES)
+"""Kinds of samples with boxes: each is another kind of sample with questions about places."""
+
+_FIELDLESS = ("line_ground", "chart_ground")  # what a chart's fields name need not be printed
+
+_PHRASES: Mapping[str, Sequence[str]] = {
+    "total": ("total", "the total", "the total", "the total amount", "the grand total", "the total price"),
+    "date": ("date", "the date", "the date", "the date of the purchase", "the printed date"),
+    "store": ("store", "the store", "the store name", "the name of the store", "the shop", "the name of the shop",
+              "the merchant"),
+    "time": ("time", "the time"),
+    "title": ("title", "the title", "the title", "the heading"),
+    "vat": ("VAT", "the VAT", "the tax"),
+    "tax": ("tax", "the tax", "the tax amount"),
+}  # fmt: skip
+
+_STRANGERS = (
+    "signature", "discount", "phone number", "telephone number", "email address", "tip", "subtotal", "cashier",
+    "passport number", "blood type", "weather", "insurance number", "flight number", "license plate", "map", "tree",
+    "red circle", "blue star", "green triangle", "yellow square", "pink heart", "black cat", "red car", "dog", "house",
+)  # fmt: skip
+"""What is not printed where neither the text nor the names of the fields hold one of its words."""
+
+_STRANGERS_ELSEWHERE = (
+    "total",
+    "store name",
+    "grand total",
+    "cash tendered",
+    "name of the shop",
+    "VAT",
+    "receipt number",
+)
+"""The same where there is no receipt, on which these may be printed in other words."""
+
+_READ_AT = (
+    "Read the text in {}.",
+    "Read the text in {}.",
+    "What is written in {}?",
+    "What text is at {}?",
+    "What does it say at {}?",
+    "What is at {}?",
+)
+
+_PLACES: Mapping[str, tuple[int, int | None]] = {
+    "the first line": (0, None),
+    "the last line": (-1, None),
+    "the first word": (0, 0),
+    "the last word": (-1, -1),
+    "the second line": (1, None),
+    "line 2": (1, None),
+    "line 3": (2, None),
+}
+"""Row of the text, and word of that row or the whole of it."""
+
+
+def scaled_box(box: Box, size: tuple[int, int]) -> list[int]:
+    """A box in pixels of an image of ``size`` as [x1, y1, x2, y2] in 0..999."""
+    return [
+        min(COORDINATE_MAX, max(0, round(value / size[index % 2] * COORDINATE_MAX))) for index, value in enumerate(box)
+    ]
 
 
 def ground_answer(query: str, boxes: Sequence[Box], size: tuple[int, int]) -> str:
     """``<|ref|>query<|/ref|><|det|>[[x1, y1, x2, y2], ...]<|/det|>``, boxes from left to right, 0..999 of the image."""
-    width, height = size
-    scaled = sorted(
-        [_scaled(x0, width), _scaled(y0, height), _scaled(x1, width), _scaled(y1, height)] for x0, y0, x1, y1 in boxes
+    return f"{REF_OPEN}{query}{REF_CLOSE}{DET_OPEN}{sorted(scaled_box(box, size) for box in boxes)}{DET_CLOSE}"
+
+
+def ground_question(dice: Dice, query: str) -> str:
+    """How a box is asked for: nearly always in the words of ``Pipeline.ground``."""
+    if dice.chance(0.88):
+        return TASK_PROMPTS["ground"].format(query=query)
+    tagged = f"{REF_OPEN}{query}{REF_CLOSE}"
+    return dice.pick(
+        [tagged, f"Find {tagged}.", f"Where is {tagged}?", f"Locate {query}.", f"Draw a box around {query}."]
     )
-    return f"{REF_OPEN}{query}{REF_CLOSE}{DET_OPEN}{scaled}{DET_CLOSE}"
 
 
-def _scaled(value: float, length: int) -> int:
-    return min(COORDINATE_MAX, max(0, round(value / length * COORDINATE_MAX)))
+def ground_turn(dice: Dice, query: str, boxes: Sequence[Box], size: tuple[int, int]) -> Turn:
+    """A question for the boxes of ``query`` with its answer; without boxes it says that the image does not show it."""
+    return Turn(ground_question(dice, query), ground_answer(query, boxes, size) if boxes else ABSENT_ANSWER)
 
 
-def find_text(glyphs: NDArray[np.float32], text: str) -> Box | None:
-    """The box around the only place where ``text`` (spaces left out) is printed on one line, or None."""
-    letters = [ord(letter) for letter in text if not letter.isspace()]
-    codes, count = glyphs[:, 0].astype(np.int64), len(letters)
-    if count == 0 or count > len(codes):
-        return None
-    windows = np.lib.stride_tricks.sliding_window_view(codes, count)
-    starts = np.flatnonzero((windows == np.array(letters)).all(axis=1))
-    if len(starts) != 1:
-        return None
-    found = glyphs[starts[0] : starts[0] + count]
-    heights = found[:, 4] - found[:, 2]
-    box = (float(found[:, 1].min()), float(found[:, 2].min()), float(found[:, 3].max()), float(found[:, 4].max()))
-    return box if box[3] - box[1] < 2.2 * float(np.median(heights)) else None
+def place_question(dice: Dice, templates: Sequence[str], box: Box, size: tuple[int, int]) -> str:
+    """A question about what is in ``box``: mostly between the box tokens, sometimes as plain numbers."""
+    numbers = scaled_box(box, size)
+    place = f"{DET_OPEN}{[numbers]}{DET_CLOSE}" if dice.chance(0.85) else str(numbers)
+    return dice.pick(templates).format(place)
 
 
 def field_boxes(sample: Sample) -> dict[str, Box]:
-    """Fields whose value is printed exactly once, with its box."""
+    """Fields whose value is printed exactly once, with the box of its ink."""
     found = {name: find_text(sample.glyphs, value) for name, value in sample.fields.items()}
     return {name: box for name, box in found.items() if box is not None}
 
 
+def field_query(dice: Dice, name: str) -> str:
+    """How a user names a field."""
+    if name in _PHRASES:
+        return dice.pick(_PHRASES[name])
+    shown = name if dice.chance(0.7) else name.lower()
+    if name.startswith("price of "):
+        item = shown[len("price of ") :]
+        return dice.pick(
+            [f"the price of {item}", f"the price of {item}", f"the price of the {item}", f"price of {item}"]
+        )
+    return dice.pick([shown, f"the {shown}", f"the {shown}", f"the value of {shown}"])
+
+
+def _text_queries(sample: Sample, dice: Dice, count: int) -> list[tuple[str, str, Box]]:
+    """Up to ``count`` printed texts (words, runs of words, lines): how to ask for them, the text and its box."""
+    rows = [row for row in sample.text.split("\n") if row.strip()]
+    names = {
+        word
+        for name in (*sample.fields, *_PHRASES, *_STRANGERS, *_STRANGERS_ELSEWHERE)
+        for word in name.lower().split()
+    }
+    found: dict[str, tuple[str, str, Box]] = {}
+    for _ in range(4 * count):
+        if len(found) == count or not rows:
+            break
+        words = dice.pick(rows).split()
+        length = dice.weighted({1: 5.0, 2: 2.0, 3: 1.0, len(words): 2.5})
+        start = dice.integer(0, max(0, len(words) - length))
+        text = " ".join(words[start : start + length])
+        box = find_text(sample.glyphs, text) if 2 <= len(text) <= 48 else None
+        if box is None:
+            continue
+        kind = "word" if length == 1 else "text"
+        plain = not names & {word.strip(":.,").lower() for word in text.split()}
+        queries = [f'the {kind} "{text}"', f'the {kind} "{text}"', f'"{text}"', f"the {kind} {text}"]
+        found[text] = (text if plain and dice.chance(0.6) else dice.pick(queries), text, box)
+    return list(found.values())
+
+
+def _place_turns(sample: Sample, dice: Dice) -> list[Turn]:
+    """Boxes of whole lines and of single words by where they stand in the text."""
+    rows = sample.text.split("\n")
+    turns = []
+    for query in dice.sample(list(_PLACES), 2):
+        row, word = _PLACES[query]
+        if not -len(rows) <= row < len(rows) or not rows[row].split():
+            continue
+        box = find_text(sample.glyphs, rows[row] if word is None else rows[row].split()[word])
+        if box is not None:
+            turns.append(ground_turn(dice, query, [box], sample.image.size))
+    return turns
+
+
+def _stranger(sample: Sample, dice: Dice, fonts: FontSet) -> Turn | None:
+    """Asks for something that is not there; None where it may be there in other words."""
+    known = f"{' '.join(sample.fields)} {sample.text}".lower()
+    if dice.chance(0.35):
+        words = lexicon(fonts.split)
+        word = words.word(dice) if dice.chance(0.5) else words.title(dice, dice.integer(1, 2))
+        query = dice.pick(['the word "{}"', '"{}"', "{}", "the {}", "the price of {}", "the value of {}"]).format(word)
+        parts = word.lower().split()
+    else:
+        names = _STRANGERS if sample.kind == "receipt" else (*_STRANGERS, *_STRANGERS_ELSEWHERE)
+        name = dice.pick(names)
+        query = name if dice.chance(0.2) else f"the {name}"
+        parts = [part for part in name.lower().split() if part not in ("of", "the", "number")]
+        parts += ["@"] if "email" in parts else ["tel", "phone"] if "phone" in parts or "telephone" in parts else []
+    if any(part in known for part in parts):
+        return None
+    return Turn(ground_question(dice, query), ABSENT_ANSWER)
+
+
 def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:
-    """A document that asks where its fields are.
+    """A document, table or chart that asks where its fields and texts are.
 
     Args:
-        kind: a key of ``KINDS``.
+        kind: one of ``KINDS``.
         rng: every draw comes from it.
         fonts: what to write with.
         level: as for documents.
@@ -74,23 +210,31 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     Raises:
         OptionError: another kind.
     """
-    if kind not in KINDS:
+    if kind not in _SOURCES:
         raise OptionError(f"Unknown kind {kind!r} of a document with boxes. Known kinds: {', '.join(KINDS)}.")
     dice = Dice(rng)
-    sample = documents.render(KINDS[kind], rng, fonts, level)
-    boxes = field_boxes(sample)
-    turns = []
-    for name in dice.sample(list(boxes), dice.integer(2, 4)):
-        query = dice.pick(_PHRASES.get(name, (name, name, f"the {name}")))
-        answer = ground_answer(query, [boxes[name]], sample.image.size)
-        turns.append(Turn(TASK_PROMPTS["ground"].format(query=query), answer))
-    if dice.chance(0.15):
-        known = " ".join(sample.fields).lower() + sample.text.lower()
-        strangers = [
-            name
-            for name in ("website", "signature", "logo", "discount", "birthday", "the red circle")
-            if name not in known
-        ]
-        turns.append(Turn(TASK_PROMPTS["ground"].format(query=dice.pick(strangers)), ABSENT_ANSWER))
-    turns += dice.sample(sample.turns, 2 if len(turns) < 2 else dice.integer(0, 1))
-    return Sample(sample.image, tuple(dice.shuffled(turns)), sample.glyphs, sample.text, sample.fields, kind)
+    source, kinds = _SOURCES[kind]
+    sample = source(dice.weighted(kinds), rng, fonts, level)
+    size = sample.image.size
+    boxes = {} if kind in _FIELDLESS else field_boxes(sample)
+    wanted = dice.integer(3, 5)
+    turns = [ground_turn(dice, field_query(dice, name), [boxes[name]], size)
+             for name in dice.sample(list(boxes), dice.integer(max(1, wanted - 2), wanted))]  # fmt: skip
+    if kind == "line_ground":
+        turns += dice.sample(_place_turns(sample, dice), dice.integer(0, 2))
+    for query, text, box in _text_queries(sample, dice, max(1, wanted - len(turns))):
+        if dice.chance(0.4):
+            turns.append(Turn(place_question(dice, _READ_AT, box, size), text))
+        else:
+            turns.append(ground_turn(dice, query, [box], size))
+    if boxes and dice.chance(0.3):  # what a field's box holds
+        name = dice.pick(list(boxes))
+        turns.append(Turn(place_question(dice, _READ_AT, boxes[name], size), sample.fields[name]))
+    if dice.chance(0.2):
+        stranger = _stranger(sample, dice, fonts)
+        turns += [stranger] if stranger is not None else []
+    if len(turns) < 2 or dice.chance(0.15):
+        turns += dice.sample([turn for turn in sample.turns if len(turn.answer) < 60] or sample.turns, 1)
+    unique = {turn.question: turn for turn in turns}
+    turns = dice.shuffled(list(unique.values()))
+    return Sample(sample.image, tuple(turns), sample.glyphs, sample.text, sample.fields, kind)

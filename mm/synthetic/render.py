@@ -26,6 +26,10 @@ RENDERERS = Registry(
         "receipt_ground": "mm.synthetic.ground:render",
         "form_ground": "mm.synthetic.ground:render",
         "screen_ground": "mm.synthetic.ground:render",
+        "line_ground": "mm.synthetic.ground:render",
+        "table_ground": "mm.synthetic.ground:render",
+        "data_table_ground": "mm.synthetic.ground:render",
+        "chart_ground": "mm.synthetic.ground:render",
     },
 )
 """Each renderer takes (kind, rng, fonts, level) and imports on first use."""

@@ -5,10 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.grounding import parse_boxes
-from mm.synthetic import ground, scenes
+from mm.synthetic import scenes
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
@@ -118,28 +117,11 @@ def test_every_question_can_be_asked_first(fonts: FontSet) -> None:
     assert 10 < captions < 60
 
 
-@pytest.mark.parametrize("kind", [*scenes.KINDS, *ground.KINDS])
+@pytest.mark.parametrize("kind", scenes.KINDS)
 def test_equal_draws_give_equal_samples(kind: str, fonts: FontSet) -> None:
     for seed in range(4):
         one, other = (render(kind, np.random.default_rng(seed), fonts, 1.0) for _ in range(2))
         assert one.image.tobytes() == other.image.tobytes() and one.turns == other.turns
-
-
-@pytest.mark.parametrize("kind", ["scene_ground", *ground.KINDS])
-def test_boxes_are_valid_and_named_by_their_query(kind: str, fonts: FontSet) -> None:
-    seen = 0
-    for seed in range(30):
-        sample = render(kind, np.random.default_rng(seed), fonts, 1.0)
-        for turn in sample.turns:
-            if "<|ref|>" not in turn.question or turn.answer == ABSENT_ANSWER:
-                continue
-            boxes = parse_boxes(turn.answer, [sample.image.size])
-            assert boxes and all(box.valid for box in boxes), turn
-            assert all(turn.question == TASK_PROMPTS["ground"].format(query=box.label) for box in boxes)
-            lefts = [box.normalized[0] for box in boxes if box.normalized is not None]
-            assert lefts == sorted(lefts)
-            seen += 1
-    assert seen >= 20
 
 
 def test_boxes_of_a_scene_cover_its_objects(fonts: FontSet) -> None:
@@ -156,26 +138,6 @@ def test_boxes_of_a_scene_cover_its_objects(fonts: FontSet) -> None:
                 assert np.abs(middle - np.array(COLOURS[colour])).max() <= 14
 
 
-def test_text_is_found_where_it_stands(fonts: FontSet) -> None:
-    pen = fonts.pen(fonts.faces[0].regular, 20)
-    canvas = Canvas(300, 100, (255, 255, 255), 1)
-    canvas.text(10, 40, "Total 12.50", pen, (0, 0, 0))
-    canvas.text(10, 80, "Total 99", pen, (0, 0, 0))
-    glyphs = canvas.glyphs()
-    box = ground.find_text(glyphs, "12.50")
-    assert box is not None
-    assert box[0] == pytest.approx(10 + pen.width("Total "), abs=0.01)
-    assert box[2] == pytest.approx(10 + pen.width("Total 12.50"), abs=0.01)
-    assert ground.find_text(glyphs, "Total") is None  # twice
-    assert ground.find_text(glyphs, "absent") is None
-    assert ground.find_text(glyphs, "50 Total") is None  # on two lines
-
-
-def test_boxes_are_written_as_published() -> None:
-    answer = ground.ground_answer("the star", [(100.0, 50.0, 200.0, 100.0), (0.0, 0.0, 50.0, 50.0)], (200, 100))
-    assert answer == "<|ref|>the star<|/ref|><|det|>[[0, 0, 250, 500], [500, 500, 999, 999]]<|/det|>"
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_fill_their_box(shape: str) -> None:
     canvas = Canvas(100, 100, (255, 255, 255), 2)
@@ -190,5 +152,3 @@ def test_shapes_fill_their_box(shape: str) -> None:
 def test_unknown_kinds_are_refused(fonts: FontSet) -> None:
     with pytest.raises(OptionError, match=r"Unknown scene kind 'x'. Known kinds: scene, scene_ground\."):
         scenes.render("x", np.random.default_rng(0), fonts)
-    with pytest.raises(OptionError, match=r"Unknown kind 'x' of a document with boxes. Known kinds: receipt_ground"):
-        ground.render("x", np.random.default_rng(0), fonts)
