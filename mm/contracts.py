@@ -28,7 +28,7 @@ class Inputs:
     input_ids: Tensor  # (T,) int64; every image position holds the image token's id
     image_mask: Tensor  # (T,) bool; True where an image token stands
     pixels: Tensor  # (N, 3, S, S) float32, normalised; image after image, the global view before its tiles, row by row
-    tile_grids: Tensor  # (num_images, 2) int64: tiles across, tiles down
+    tile_grids: Tensor  # (num_images, 2) int64: tiles across, tiles down; (0, 0) is an image of its global view alone
     spans: tuple[ImageSpan, ...]  # one per image, in order
     prompt: str  # the formatted conversation, for display and logs only
     labels: Tensor | None = None  # (T,) int64 target ids for training, the ignore id where no loss is taken

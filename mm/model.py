@@ -3,12 +3,9 @@
 Letters: N views, P patches, W encoder width, M tokens a view, D hidden size, T prompt tokens, S pixels a side.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from mm.adaptors.tile_layout import layout
 from mm.contracts import Inputs, ViewMemory
 from mm.devices import exact_convolutions
 from mm.fusion import merge
@@ -20,32 +17,44 @@ VIEWS_PER_PASS = 32
 
 
 class VisionLanguageModel(nn.Module):
-    """Encoder, adaptor and decoder, with DeepSeek-VL2's newline and separator vectors between the views.
+    """Encoder, adaptor, the order of an image's tokens, and decoder; a family builds the parts.
 
     Args:
-        vision: pixels (N, 3, S, S) -> features (N, P, W).
-        adaptor: features (N, P, W) -> tokens (N, M, D), M a square number.
+        vision: pixels (N, 3, S, S) -> features, (N, P, W) of one encoder.
+        adaptor: features -> tokens (N, M, D).
+        arrange: tokens (N, M, D) of all views and tile grids (num_images, 2) -> (K, D), in the order of the prompt's
+            image positions; holds the vectors that stand between the views, where a family has such.
         decoder: the language model.
     """
 
-    def __init__(self, vision: nn.Module, adaptor: nn.Module, decoder: Decoder) -> None:
+    def __init__(self, *, vision: nn.Module, adaptor: nn.Module, arrange: nn.Module, decoder: Decoder) -> None:
         super().__init__()
+        self.arrange = arrange
         self.vision = vision
         self.adaptor = adaptor
         self.decoder = decoder
-        width = decoder.config.hidden_size
-        self.image_newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
-        self.view_separator = nn.Parameter(torch.randn(width) / math.sqrt(width))
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.image_newline.device
+        return self.decoder.lm_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Type of the weights."""
-        return self.image_newline.dtype
+        return self.decoder.lm_head.weight.dtype
+
+    @property
+    def image_newline(self) -> nn.Parameter:
+        """DeepSeek-VL2's vector at the end of each row of an image, for training; other families have none."""
+        vector: nn.Parameter = self.arrange.get_parameter("image_newline")
+        return vector
+
+    @property
+    def view_separator(self) -> nn.Parameter:
+        """DeepSeek-VL2's vector between the global view and the tiles, for training; other families have none."""
+        vector: nn.Parameter = self.arrange.get_parameter("view_separator")
+        return vector
 
     def encode_views(self, pixels: Tensor) -> Tensor:
         """Normalised views (N, 3, S, S), on any device -> tokens (N, M, D)."""
@@ -62,9 +71,8 @@ class VisionLanguageModel(nn.Module):
             tokens: what ``encode_views`` returned: image after image, the global view first.
             tile_grids: (num_images, 2) int64, tiles across and down.
         """
-        side = math.isqrt(tokens.shape[1])
-        table = torch.cat((tokens.flatten(0, 1), self.image_newline[None], self.view_separator[None]))
-        return table[layout(side, tile_grids).to(table.device)]
+        arranged: Tensor = self.arrange(tokens, tile_grids)
+        return arranged
 
     def embed_inputs(self, inputs: list[Inputs], memory: ViewMemory | None = None) -> list[Tensor]:
         """Embeddings (T_i, D) of each conversation, image features in place; one encoder run over all new views.

@@ -15,17 +15,15 @@ from typing import Any
 
 import torch
 
-from mm.config import LatentAttentionConfig, VisionConfig
+from mm.config import LatentAttentionConfig
 from mm.devices import resolve_device, resolve_dtype
 from mm.environment import Memory, device_memory
 from mm.errors import ContextOverflowError, OptionError
-from mm.families.table import build_model, load_config
+from mm.families.table import build_model, load_config, load_spec, unused_elements
 from mm.generation.text import PREFILL_CHUNK
 from mm.hub import Checkpoint
 from mm.language.moe import Experts
 from mm.model import VIEWS_PER_PASS
-from mm.processing import tiling
-from mm.processing.base import ProcessorSpec
 
 # What a process takes beside the model. Main memory: Python with torch and timm imported, 0.86 GB measured on Linux
 # with torch 2.15. CUDA: its context and the libraries' workspaces, assumed: a plan should not promise the last byte.
@@ -76,7 +74,7 @@ class Parameters:
     """
 
     total: int  # of the model as it runs
-    in_published_files: int  # with SigLIP's pooling head, which published files hold and the model does not use
+    in_published_files: int  # with what published files hold and the model does not use
     decoder: int
     vision: int
     adaptor: int
@@ -148,9 +146,8 @@ class Planner:
 
     def __init__(self, folder: Path) -> None:
         self.config = load_config(folder)
-        self.spec = ProcessorSpec.from_folder(folder)
+        self.spec = load_spec(folder)
         self.model = build_model(self.config)
-        self.side = tiling.tokens_per_side(self.spec.image_size, self.spec.patch_size, self.spec.downsample_ratio)
 
     def parameters(self) -> Parameters:
         """Count them on the meta device."""
@@ -163,7 +160,7 @@ class Planner:
             resting = resting * (moe.num_experts - moe.num_experts_per_token) // moe.num_experts
         return Parameters(
             total=total,
-            in_published_files=total + pooling_head_parameters(self.config.vision),
+            in_published_files=total + unused_elements(self.config),
             decoder=decoder,
             vision=vision,
             adaptor=total - decoder - vision,
@@ -176,22 +173,11 @@ class Planner:
 
     def grid(self, work: Workload) -> tuple[int, int]:
         """Tiles across and down of one image: of its size, or the most tokens that an image can take."""
-        tile, most = self.spec.image_size, work.max_tiles
-        candidates = [
-            (width, height)
-            for width, height in self.spec.candidate_resolutions
-            if most is None or width * height <= most * tile * tile
-        ]
-        if work.images > tiling.MAX_TILED_IMAGES or not candidates:
-            return 1, 1
-        if work.image_size is not None:
-            candidates = [tiling.choose_resolution(work.image_size, candidates)]
-        grids = [(width // tile, height // tile) for width, height in candidates]
-        return max(grids, key=lambda grid: tiling.num_tokens(grid, self.side))
+        return self.spec.grid(work.image_size, num_images=work.images, max_tiles=work.max_tiles)
 
     def image_tokens(self, work: Workload) -> int:
         """Prompt tokens of one image."""
-        return tiling.num_tokens(self.grid(work), self.side)
+        return self.spec.num_tokens(self.grid(work))
 
     def tokens(self, work: Workload) -> int:
         """Cache slots of one conversation: ``context`` where given, else prompt, images and answer."""
@@ -222,7 +208,7 @@ class Planner:
         slots = self.tokens(work)
         prompt = slots - work.max_new_tokens
         width = decoder.hidden_size
-        held = 2 * size * width * (work.batch * prompt + views * self.side**2)
+        held = 2 * size * width * (work.batch * prompt + views * self.spec.tokens_per_view)
 
         at_once = min(views, VIEWS_PER_PASS)
         encoder = at_once * vision.grid**2 * (3 * vision.width + 2 * vision.mlp_width) * size
@@ -340,22 +326,12 @@ def _savings(planner: Planner, work: Workload, dtype: torch.dtype) -> Iterator[t
     if work.batch > 1:
         work = replace(work, batch=1)
         yield "--batch 1", work, dtype
-    if work.images and planner.grid(work) != (1, 1):
+    if work.images and math.prod(planner.grid(work)) > 1:
         work = replace(work, max_tiles=1)
         yield "--max-tiles 1", work, dtype
     needed = planner.tokens(replace(work, context=None))
     if work.context is not None and needed < work.context:
         yield f"--context {needed}", replace(work, context=needed), dtype
-
-
-def pooling_head_parameters(vision: VisionConfig) -> int:
-    """Parameters of SigLIP's attention-pooling head, which published files hold and no DeepSeek model uses.
-
-    A learned query, q, kv and output projections, a LayerNorm and an MLP, all with biases (timm's AttentionPoolLatent).
-    """
-    width, inner = vision.width, vision.mlp_width
-    attention = width + 4 * (width * width + width)
-    return attention + 2 * width + 2 * width * inner + inner + width
 
 
 def _count(module: torch.nn.Module) -> int:

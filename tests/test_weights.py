@@ -46,7 +46,7 @@ def test_key_map_goes_there_and_back(folder: Path) -> None:
         target, index = KEY_MAP.to_model(name)
         assert (name, index) in KEY_MAP.to_published(target, parameters[target].shape[0])
     assert set(KEY_MAP.published_shapes(model)) == set(names)
-    assert KEY_MAP.to_model("view_seperator") == ("view_separator", None)
+    assert KEY_MAP.to_model("view_seperator") == ("arrange.view_separator", None)
     assert KEY_MAP.to_model(f"{LAYER}.experts.3.up_proj.weight") == ("decoder.model.layers.1.mlp.experts.up_proj", 3)
 
 

@@ -1,13 +1,40 @@
-"""The order in which the tokens of a tiled image stand in the prompt (DeepSeek-VL2, tile_tag "2D", global view first).
+"""The order in which the tokens of an image's views stand in the prompt.
+
+DeepSeek-VL2 (``TileLayout``; tile_tag "2D", global view first):
 
 An image is a global view and ``across`` x ``down`` tiles. Its tokens: each row of the global view and one newline; one
 view separator; then all tiles joined to one picture, each of its rows and one newline. The layout is a list of indices
 into the flattened features, so that it costs one gather however many images there are.
 """
 
+import math
+
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class ViewOrder(nn.Module):
+    """Every token as the adaptor made it, view after view: the families that do not cut images into tiles."""
+
+    def forward(self, tokens: Tensor, tile_grids: Tensor) -> Tensor:
+        """Tokens (N, M, D) of N images, one view each -> (N * M, D); grids play no part."""
+        return tokens.flatten(0, 1)
+
+
+class TileLayout(nn.Module):
+    """DeepSeek-VL2's layout with its two vectors, the newline and the view separator."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.image_newline = nn.Parameter(torch.randn(width) / math.sqrt(width))
+        self.view_separator = nn.Parameter(torch.randn(width) / math.sqrt(width))
+
+    def forward(self, tokens: Tensor, tile_grids: Tensor) -> Tensor:
+        """Tokens (N, M, D) of all views, M a square number -> (K, D); grids (num_images, 2), tiles across and down."""
+        side = math.isqrt(tokens.shape[1])
+        table = torch.cat((tokens.flatten(0, 1), self.image_newline[None], self.view_separator[None]))
+        return table[layout(side, tile_grids).to(table.device)]
 
 
 def num_tokens(side: int, across: int, down: int) -> int:

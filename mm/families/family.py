@@ -1,23 +1,83 @@
 """What a family gives to the rest of the library."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
-from mm.families.deepseek_vl2_config import DeepseekVL2Config
+from mm.config import DecoderConfig, VisionConfig
+from mm.errors import ConfigError
 from mm.model import VisionLanguageModel
-from mm.processing.base import Processor
+from mm.processing.base import Processor, ProcessorSpec
 from mm.weights import KeyMap
 
-FamilyConfig = DeepseekVL2Config
+
+class FamilyConfig(Protocol):
+    """What the rest of the library may ask of any family's config; all else is between a config and its family."""
+
+    @property
+    def family(self) -> str:
+        """Name in the table of families."""
+        ...
+
+    @property
+    def vision(self) -> VisionConfig:
+        """The encoder."""
+        ...
+
+    @property
+    def decoder(self) -> DecoderConfig:
+        """The language model."""
+        ...
+
+
+Config = TypeVar("Config", bound=FamilyConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """One line of the table of families."""
+class Family(Generic[Config]):
+    """One line of the table of families.
 
-    parse_config: Callable[[dict[str, Any]], FamilyConfig]
-    build: Callable[[FamilyConfig], VisionLanguageModel]
-    build_processor: Callable[[Path], Processor]
+    Attributes:
+        parse_config: config.json -> config.
+        build: the model on the current default device.
+        read_spec: the processor's settings in a folder, without its tokenizer.
+        build_processor: the processor of a folder, checked against the config.
+        key_map: published tensors and parameters.
+        unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
+    """
+
+    parse_config: Callable[[dict[str, Any]], Config]
+    build: Callable[[Config], VisionLanguageModel]
+    read_spec: Callable[[Path], ProcessorSpec]
+    build_processor: Callable[[Path, Config], Processor]
     key_map: KeyMap
+    unused_elements: Callable[[Config], int]
+
+
+def check_agreement(folder: Path, pairs: Iterable[tuple[str, object, str, object]]) -> None:
+    """What the processor makes must be what the model takes.
+
+    Args:
+        folder: for the message.
+        pairs: key of processor_config.json, its value, the place in config.json that must agree, and the value there.
+
+    Raises:
+        ConfigError: two values differ.
+    """
+    for key, found, place, expected in pairs:
+        if found != expected:
+            raise ConfigError(
+                f"{folder}: processor_config.json has {key} {found}, but {place} has {expected}. The two files are of "
+                "different models: download the folder again."
+            )
+
+
+def pooling_head_parameters(vision: VisionConfig) -> int:
+    """Parameters of SigLIP's attention-pooling head, which published files hold and no DeepSeek model uses.
+
+    A learned query, q, kv and output projections, a LayerNorm and an MLP, all with biases (timm's AttentionPoolLatent).
+    """
+    width, inner = vision.width, vision.mlp_width
+    attention = width + 4 * (width * width + width)
+    return attention + 2 * width + 2 * width * inner + inner + width

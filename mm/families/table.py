@@ -12,7 +12,7 @@ from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError
 from mm.families.family import Family, FamilyConfig
 from mm.hub import Checkpoint, find_checkpoint, find_config
 from mm.model import VisionLanguageModel
-from mm.processing.base import Processor
+from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
 from mm.weights import load_weights, save_weights
 
@@ -74,8 +74,9 @@ def load_config(folder: Path) -> FamilyConfig:
         ConfigError: a file that is not understood to the last key.
     """
     raw = read_json(Path(folder) / "config.json")
-    family: Family = FAMILIES.load(family_of(raw))
-    return family.parse_config(raw)
+    family: Family[Any] = FAMILIES.load(family_of(raw))
+    config: FamilyConfig = family.parse_config(raw)
+    return config
 
 
 def find_runnable(name: str, revision: str | None = None) -> Checkpoint:
@@ -92,9 +93,15 @@ def find_runnable(name: str, revision: str | None = None) -> Checkpoint:
 
 def build_model(config: FamilyConfig, *, device: str | torch.device = "meta") -> VisionLanguageModel:
     """The model with uninitialised ("meta") or freshly initialised weights."""
-    family: Family = FAMILIES.load(config.family)
+    family: Family[Any] = FAMILIES.load(config.family)
     with torch.device(device):
         return family.build(config)
+
+
+def unused_elements(config: FamilyConfig) -> int:
+    """Numbers that a published file of this model holds and the model does not use."""
+    family: Family[Any] = FAMILIES.load(config.family)
+    return family.unused_elements(config)
 
 
 def load_model(
@@ -108,7 +115,7 @@ def load_model(
     """
     folder = Path(folder)
     config = load_config(folder)
-    family: Family = FAMILIES.load(config.family)
+    family: Family[Any] = FAMILIES.load(config.family)
     place = resolve_device(device)
     model = build_model(config)
     load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
@@ -123,26 +130,24 @@ def load_processor(folder: Path) -> Processor:
     """
     folder = Path(folder)
     config = load_config(folder)
-    family: Family = FAMILIES.load(config.family)
-    processor = family.build_processor(folder)
-    _check_agreement(folder, config, processor)
+    family: Family[Any] = FAMILIES.load(config.family)
+    processor: Processor = family.build_processor(folder, config)
+    _check_vocabulary(folder, config, processor)
     return processor
 
 
-def _check_agreement(folder: Path, config: FamilyConfig, processor: Processor) -> None:
-    """What the processor makes must be what the model takes; a wrong id would end a CUDA process, not a call."""
-    spec, vision = processor.spec, config.vision
-    pairs = (
-        ("tile", spec.image_size, "config.json", vision.image_size),
-        ("patch_size", spec.patch_size, "vision_config", vision.patch_size),
-        ("downsample_ratio", spec.downsample_ratio, "projector_config", config.adaptor.ratio),
-    )
-    for key, found, place, expected in pairs:
-        if found != expected:
-            raise ConfigError(
-                f"{folder}: processor_config.json has {key} {found}, but {place} has {expected}. The two files are of "
-                "different models: download the folder again."
-            )
+def load_spec(folder: Path) -> ProcessorSpec:
+    """The processor's settings in a checkpoint folder; needs no tokenizer.
+
+    Raises:
+        CheckpointError: config.json or the processor's files are missing or wrong.
+    """
+    family: Family[Any] = FAMILIES.load(load_config(folder).family)
+    return family.read_spec(Path(folder))
+
+
+def _check_vocabulary(folder: Path, config: FamilyConfig, processor: Processor) -> None:
+    """A wrong id would end a CUDA process, not a call."""
     highest, rows = processor.tokenizer.highest_id, config.decoder.vocab_size
     if highest >= rows:
         raise ConfigError(
@@ -174,7 +179,7 @@ def save_pretrained(
     """
     folder, source = Path(folder), Path(source)
     config = load_config(source)
-    family: Family = FAMILIES.load(config.family)
+    family: Family[Any] = FAMILIES.load(config.family)
     has_weights = any(source.glob("*.safetensors")) or any(source.glob("*.bin"))
     copied: list[Path] = []
     try:

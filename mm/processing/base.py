@@ -1,177 +1,78 @@
-"""What every processor has: its published settings, and the face the rest of the framework sees."""
+"""What every processor has: checked settings, and the face the rest of the framework sees."""
 
 import json
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
+import torch
 
-from mm.chat import CHAT_TEMPLATES, Message
+from mm.chat import Message
 from mm.contracts import Batch, Inputs
-from mm.errors import ConfigError, ResourceError
+from mm.errors import ConfigError, OptionError, PromptError, ResourceError
 from mm.images import ImageSource
 from mm.tokenizer import Tokenizer
 
-_REQUIRED = (
-    "candidate_resolutions",
-    "downsample_ratio",
-    "ignore_id",
-    "image_mean",
-    "image_std",
-    "image_token",
-    "mask_prompt",
-    "normalize",
-    "pad_token",
-    "patch_size",
-    "sft_format",
-)
-# Read by Hugging Face's loaders or unused by the published processor.
-_IGNORED = ("add_special_token", "auto_map", "processor_class", "transformers_version")
+Colour = tuple[float, float, float]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProcessorSpec:
-    """processor_config.json of a DeepSeek-VL2 model, checked."""
+class ProcessorSpec(Protocol):
+    """The published settings of a processor, checked, and what follows from them without a tokenizer.
 
-    image_size: int  # pixels a side of one tile; published as the first candidate resolution
-    patch_size: int  # pixels
-    downsample_ratio: int
-    candidate_resolutions: tuple[tuple[int, int], ...]  # width, height in pixels, in the published order
-    image_mean: tuple[float, float, float]  # of values in 0..1
-    image_std: tuple[float, float, float]
-    normalize: bool
-    image_token: str
-    pad_token: str
-    mask_prompt: bool
-    ignore_id: int
-    sft_format: str
+    A grid is (tiles across, tiles down) besides the global view of an image; (0, 0) is the global view alone.
+    """
 
-    @classmethod
-    def from_folder(cls, folder: str | Path) -> "ProcessorSpec":
-        """Read ``folder``/processor_config.json.
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of one view."""
+        ...
 
-        Raises:
-            ConfigError: the file is missing or is not JSON, or see ``from_dict``.
-        """
-        path = Path(folder) / "processor_config.json"
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(
-                f"{folder} has no processor_config.json. Download the whole model folder again"
-            ) from error
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} cannot be read as JSON: {error}. Download it again") from error
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path} holds a {type(values).__name__}, expected a JSON object. Download it again")
-        return cls.from_dict(values)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ProcessorSpec":
-        """Check the keys of processor_config.json; unknown ones give a warning.
-
-        Raises:
-            ConfigError: keys are missing, of a wrong type or contradict each other; all of them are named.
-        """
-        missing = [key for key in _REQUIRED if key not in values]
-        if missing:
-            raise ConfigError(
-                f"processor_config.json lacks {', '.join(missing)}. Is this a DeepSeek-VL2 model? "
-                "Download the file again"
-            )
-        unknown = sorted(set(values) - set(_REQUIRED) - set(_IGNORED))
-        if unknown:
-            warnings.warn(f"processor_config.json: unknown keys are not used: {', '.join(unknown)}", stacklevel=2)
-        problems: list[str] = []
-        if values.get("processor_class", "DeepseekVLV2Processor") != "DeepseekVLV2Processor":
-            problems.append(f"processor_class is {values['processor_class']!r}, expected 'DeepseekVLV2Processor'")
-        resolutions = _resolutions(values["candidate_resolutions"], problems)
-        for key in ("patch_size", "downsample_ratio"):
-            _check(values, key, _is_int(values[key]) and values[key] > 0, "a positive integer", problems)
-        _check(
-            values,
-            "ignore_id",
-            _is_int(values["ignore_id"]) and values["ignore_id"] < 0,
-            "a negative integer",
-            problems,
-        )
-        for key in ("image_token", "pad_token"):
-            _check(values, key, isinstance(values[key], str) and bool(values[key]), "a string", problems)
-        for key in ("mask_prompt", "normalize"):
-            _check(values, key, isinstance(values[key], bool), "true or false", problems)
-        _check(values, "image_mean", _is_colour(values["image_mean"], 0.0), "three numbers within 0..1", problems)
-        _check(values, "image_std", _is_colour(values["image_std"], 1e-6), "three numbers above 0, up to 1", problems)
-        known = values["sft_format"] in CHAT_TEMPLATES
-        _check(values, "sft_format", known, f"one of {', '.join(CHAT_TEMPLATES)}", problems)
-        if not problems and values["patch_size"] > resolutions[0][0]:
-            problems.append(f"patch_size {values['patch_size']} is larger than a tile of {resolutions[0][0]} pixels")
-        if problems:
-            raise ConfigError(f"processor_config.json: {'; '.join(problems)}. Fix the file or download it again")
-        return cls(
-            image_size=resolutions[0][0],
-            patch_size=values["patch_size"],
-            downsample_ratio=values["downsample_ratio"],
-            candidate_resolutions=resolutions,
-            image_mean=_colour(values["image_mean"]),
-            image_std=_colour(values["image_std"]),
-            normalize=values["normalize"],
-            image_token=values["image_token"],
-            pad_token=values["pad_token"],
-            mask_prompt=values["mask_prompt"],
-            ignore_id=values["ignore_id"],
-            sft_format=values["sft_format"],
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The keys of processor_config.json, as published; ``from_dict`` reads them back."""
-        return {
-            "add_special_token": False,
-            "candidate_resolutions": [list(size) for size in self.candidate_resolutions],
-            "downsample_ratio": self.downsample_ratio,
-            "ignore_id": self.ignore_id,
-            "image_mean": list(self.image_mean),
-            "image_std": list(self.image_std),
-            "image_token": self.image_token,
-            "mask_prompt": self.mask_prompt,
-            "normalize": self.normalize,
-            "pad_token": self.pad_token,
-            "patch_size": self.patch_size,
-            "processor_class": "DeepseekVLV2Processor",
-            "sft_format": self.sft_format,
-        }
-
-    def save(self, folder: str | Path) -> None:
-        """Write ``folder``/processor_config.json.
-
-        Raises:
-            ResourceError: the file cannot be written.
-        """
-        path = Path(folder) / "processor_config.json"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write {path}: {error.strerror or error}. Free space or pick another folder"
-            ) from error
+    @property
+    def image_token(self) -> str:
+        """The tag of an image in the official form; its id stands at every image position."""
+        ...
 
     @property
     def pad_color(self) -> tuple[int, int, int]:
-        """The colour around an image that does not fill its canvas: the mean, rounded down, as published."""
-        red, green, blue = (int(value * 255) for value in self.image_mean)
-        return red, green, blue
+        """The colour around an image that does not fill its canvas."""
+        ...
+
+    @property
+    def tokens_per_view(self) -> int:
+        """Tokens that encoder and adaptor make of one view."""
+        ...
+
+    def grid(
+        self, size: tuple[int, int] | None, *, num_images: int = 1, max_tiles: int | None = None
+    ) -> tuple[int, int]:
+        """The tiles of an image of ``size`` (width, height) among ``num_images``; None: the size that needs most."""
+        ...
+
+    def num_tokens(self, grid: tuple[int, int]) -> int:
+        """Image positions in the prompt of one image with this grid."""
+        ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write the published files.
+
+        Raises:
+            ResourceError: a file cannot be written.
+        """
+        ...
 
 
 class Processor(Protocol):
     """Messages and images in, tensors out."""
 
-    spec: ProcessorSpec
-    tokenizer: Tokenizer
+    @property
+    def spec(self) -> ProcessorSpec:
+        """The settings."""
+        ...
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Has every special token of the family."""
+        ...
 
     def process(
         self,
@@ -182,16 +83,6 @@ class Processor(Protocol):
         training: bool = False,
     ) -> Inputs:
         """One conversation as tensors."""
-        ...
-
-    def views(
-        self, image: Image.Image, *, tiling: bool, max_tiles: int | None = None
-    ) -> tuple[np.ndarray, tuple[int, int]]:
-        """(n, S, S, 3) uint8 views of one image, the global view first, and its grid."""
-        ...
-
-    def normalize(self, views: np.ndarray) -> Tensor:
-        """(n, S, S, 3) uint8 -> (n, 3, S, S) float32."""
         ...
 
     def collate(self, rows: list[Inputs], side: Literal["left", "right"] = "left") -> Batch:
@@ -215,16 +106,79 @@ class Processor(Protocol):
         ...
 
 
-def _check(values: dict[str, Any], key: str, right: bool, expected: str, problems: list[str]) -> None:
+def collate_rows(rows: list[Inputs], *, pad_id: int, ignore_id: int, side: Literal["left", "right"]) -> Batch:
+    """Pad conversations to one length: pad ids, False in the masks, the ignore id in the labels.
+
+    Raises:
+        PromptError: no rows.
+        OptionError: an unknown side.
+    """
+    if not rows:
+        raise PromptError("cannot make a batch of no conversations. Pass at least one")
+    if side not in ("left", "right"):
+        raise OptionError(f"side must be 'left' or 'right', got {side!r}")
+    shape = (len(rows), max(row.num_tokens for row in rows))
+    input_ids = torch.full(shape, pad_id, dtype=torch.int64)  # (B, T)
+    attention_mask = torch.zeros(shape, dtype=torch.bool)
+    image_mask = torch.zeros(shape, dtype=torch.bool)
+    labelled = all(row.labels is not None for row in rows)
+    labels = torch.full(shape, ignore_id, dtype=torch.int64) if labelled else None
+    for index, row in enumerate(rows):
+        start = shape[1] - row.num_tokens if side == "left" else 0
+        place = (index, slice(start, start + row.num_tokens))
+        input_ids[place] = row.input_ids
+        attention_mask[place] = True
+        image_mask[place] = row.image_mask
+        if labels is not None and row.labels is not None:
+            labels[place] = row.labels
+    return Batch(input_ids, attention_mask, image_mask, labels, tuple(rows))
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The JSON object of a settings file.
+
+    Raises:
+        ConfigError: the file is missing or is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path.parent} has no {path.name}. Download the whole model folder again") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as JSON: {error}. Download it again") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, expected a JSON object. Download it again")
+    return values
+
+
+def write_settings(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a settings file.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write {path}: {error.strerror or error}. Free space or pick another folder"
+        ) from error
+
+
+def check_setting(values: Mapping[str, Any], key: str, right: bool, expected: str, problems: list[str]) -> None:
+    """Add a line to ``problems`` unless the value is right."""
     if not right:
         problems.append(f"{key} is {values[key]!r}, expected {expected}")
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """A whole number; true and false are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_colour(value: object, smallest: float) -> bool:
+def is_colour(value: object, smallest: float) -> bool:
+    """A list of three numbers from ``smallest`` to 1."""
     return (
         isinstance(value, list)
         and len(value) == 3
@@ -232,28 +186,13 @@ def _is_colour(value: object, smallest: float) -> bool:
     )
 
 
-def _colour(values: list[float]) -> tuple[float, float, float]:
+def as_colour(values: Sequence[float]) -> Colour:
+    """Three numbers as a tuple."""
     red, green, blue = (float(value) for value in values)
     return red, green, blue
 
 
-def _resolutions(value: object, problems: list[str]) -> tuple[tuple[int, int], ...]:
-    """The candidate resolutions; what is wrong with them goes to ``problems``."""
-    right = (
-        isinstance(value, list)
-        and value
-        and all(
-            isinstance(size, list) and len(size) == 2 and all(_is_int(side) and side > 0 for side in size)
-            for size in value
-        )
-    )
-    if not right or not isinstance(value, list):
-        problems.append("candidate_resolutions must be a list of [width, height] in pixels")
-        return ((1, 1),)
-    tile = value[0][0]
-    if value[0][1] != tile:
-        problems.append(f"the first of candidate_resolutions must be one square tile, got {value[0]}")
-    odd = [size for size in value if size[0] % tile or size[1] % tile]
-    if odd:
-        problems.append(f"candidate_resolutions {odd} are not multiples of the tile of {tile} pixels (the first entry)")
-    return tuple((width, height) for width, height in value)
+def whole_colour(mean: Colour) -> tuple[int, int, int]:
+    """A mean of values in 0..1 as a colour of bytes, rounded down as published."""
+    red, green, blue = (int(value * 255) for value in mean)
+    return red, green, blue

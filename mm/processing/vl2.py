@@ -17,7 +17,8 @@ from mm.contracts import Batch, ImageSpan, Inputs
 from mm.errors import ImageError, OptionError, PromptError
 from mm.images import ImageSource, open_image
 from mm.processing import tiling
-from mm.processing.base import ProcessorSpec
+from mm.processing.base import collate_rows
+from mm.processing.vl2_spec import VL2Spec
 from mm.tokenizer import Tokenizer
 
 # Appended to a tokenizer that lacks them, after the pad and the image token, in this order (published processor).
@@ -35,7 +36,7 @@ class VL2Processor:
         max_grid_tiles: tiles of the largest candidate grid.
     """
 
-    def __init__(self, spec: ProcessorSpec, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: VL2Spec, tokenizer: Tokenizer) -> None:
         """Combine settings and tokenizer.
 
         Raises:
@@ -47,9 +48,8 @@ class VL2Processor:
         self.image_id = tokenizer.token_id(spec.image_token)
         for token in EXTRA_TOKENS:
             tokenizer.token_id(token)
-        self.side = tiling.tokens_per_side(spec.image_size, spec.patch_size, spec.downsample_ratio)
-        self._tiles = {size: self._grid(size)[0] * self._grid(size)[1] for size in spec.candidate_resolutions}
-        self.max_grid_tiles = max(self._tiles.values())
+        self.side = spec.side
+        self.max_grid_tiles = spec.max_grid_tiles
         self._role_tokens = frozenset(self.template.names.values())
         self._mean = torch.tensor(spec.image_mean, dtype=torch.float32).view(1, 3, 1, 1)
         self._std = torch.tensor(spec.image_std, dtype=torch.float32).view(1, 3, 1, 1)
@@ -61,7 +61,7 @@ class VL2Processor:
         Raises:
             ConfigError: processor_config.json or the tokenizer files are missing or wrong.
         """
-        spec = ProcessorSpec.from_folder(folder)
+        spec = VL2Spec.from_folder(folder)
         missing = (spec.image_token, *EXTRA_TOKENS)
         return cls(spec, Tokenizer.from_folder(folder, missing, pad_token=spec.pad_token))
 
@@ -171,15 +171,17 @@ class VL2Processor:
         """
         if image.mode != "RGB":
             raise ImageError(f"expected an RGB image, got mode {image.mode}. Open it with mm.images.open_image")
+        self.check_max_tiles(max_tiles)
         size = self.spec.image_size
-        resolution = self._resolution(image.size, tiling, max_tiles)
-        across, down = self._grid(resolution)
+        across, down = self.spec.grid(image.size, max_tiles=max_tiles) if tiling else (1, 1)
         views = np.empty((1 + across * down, size, size, 3), dtype=np.uint8)
         views[0] = self._canvas(image, (size, size))
-        if resolution == (size, size):
+        if (across, down) == (1, 1):
             views[1] = views[0]
         else:
-            grid = self._canvas(image, resolution).reshape(down, size, across, size, 3)  # (rows, S, columns, S, 3)
+            grid = self._canvas(image, (across * size, down * size)).reshape(
+                down, size, across, size, 3
+            )  # (rows, S, columns, S, 3)
             views[1:].reshape(down, across, size, size, 3)[:] = grid.swapaxes(1, 2)
         return views, (across, down)
 
@@ -195,32 +197,14 @@ class VL2Processor:
             PromptError: no rows.
             OptionError: an unknown side.
         """
-        if not rows:
-            raise PromptError("cannot make a batch of no conversations. Pass at least one")
-        if side not in ("left", "right"):
-            raise OptionError(f"side must be 'left' or 'right', got {side!r}")
-        shape = (len(rows), max(row.num_tokens for row in rows))
-        input_ids = torch.full(shape, self.tokenizer.pad_id, dtype=torch.int64)  # (B, T)
-        attention_mask = torch.zeros(shape, dtype=torch.bool)
-        image_mask = torch.zeros(shape, dtype=torch.bool)
-        labelled = all(row.labels is not None for row in rows)
-        labels = torch.full(shape, self.spec.ignore_id, dtype=torch.int64) if labelled else None
-        for index, row in enumerate(rows):
-            start = shape[1] - row.num_tokens if side == "left" else 0
-            place = (index, slice(start, start + row.num_tokens))
-            input_ids[place] = row.input_ids
-            attention_mask[place] = True
-            image_mask[place] = row.image_mask
-            if labels is not None and row.labels is not None:
-                labels[place] = row.labels
-        return Batch(input_ids, attention_mask, image_mask, labels, tuple(rows))
+        return collate_rows(rows, pad_id=self.tokenizer.pad_id, ignore_id=self.spec.ignore_id, side=side)
 
     def num_image_tokens(self, width: int, height: int, num_images: int = 1, max_tiles: int | None = None) -> int:
         """Tokens of one image of ``width`` x ``height`` pixels in a conversation of ``num_images`` images."""
         if width < 1 or height < 1:
             raise ImageError(f"an image of {width}x{height} has no pixels. Sides must be at least 1")
-        resolution = self._resolution((width, height), num_images <= tiling.MAX_TILED_IMAGES, max_tiles)
-        return tiling.num_tokens(self._grid(resolution), self.side)
+        self.check_max_tiles(max_tiles)
+        return self.spec.num_tokens(self.spec.grid((width, height), num_images=num_images, max_tiles=max_tiles))
 
     def check_max_tiles(self, max_tiles: int | None) -> None:
         """Raise ``OptionError`` unless ``max_tiles`` is None or a whole number from 1 on (large ones cap nothing)."""
@@ -237,18 +221,6 @@ class VL2Processor:
         """
         self.spec.save(folder)
         self.tokenizer.save(folder)
-
-    def _resolution(self, size: tuple[int, int], tiled: bool, max_tiles: int | None) -> tuple[int, int]:
-        self.check_max_tiles(max_tiles)
-        one = (self.spec.image_size, self.spec.image_size)
-        if not tiled:
-            return one
-        limit = self.max_grid_tiles if max_tiles is None else max_tiles
-        allowed = [candidate for candidate, tiles in self._tiles.items() if tiles <= limit]
-        return tiling.choose_resolution(size, allowed)
-
-    def _grid(self, resolution: tuple[int, int]) -> tuple[int, int]:
-        return resolution[0] // self.spec.image_size, resolution[1] // self.spec.image_size
 
     def _canvas(self, image: Image.Image, canvas: tuple[int, int]) -> np.ndarray:
         """(height, width, 3) uint8: ``image`` scaled to fit (bicubic), centred on the pad colour."""

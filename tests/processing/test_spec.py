@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mm.errors import ConfigError, ResourceError
-from mm.processing.base import ProcessorSpec
+from mm.processing.vl2_spec import VL2Spec
 
 Golden = Callable[[str], Path]
 
@@ -21,7 +21,7 @@ def values(golden: Golden) -> dict[str, Any]:
 
 
 def test_published_values(values: dict[str, Any]) -> None:
-    spec = ProcessorSpec.from_dict(values)
+    spec = VL2Spec.from_dict(values)
     assert (spec.image_size, spec.patch_size, spec.downsample_ratio) == (384, 14, 2)
     assert len(spec.candidate_resolutions) == 23
     assert spec.pad_color == (127, 127, 127)
@@ -31,10 +31,10 @@ def test_published_values(values: dict[str, Any]) -> None:
 
 def test_round_trip(values: dict[str, Any], tmp_path: Path) -> None:
     values["candidate_resolutions"] = [[192, 192], [384, 192]]
-    spec = ProcessorSpec.from_dict(values)
+    spec = VL2Spec.from_dict(values)
     assert spec.image_size == 192
     spec.save(tmp_path / "model")
-    assert ProcessorSpec.from_folder(tmp_path / "model") == spec
+    assert VL2Spec.from_folder(tmp_path / "model") == spec
     (tmp_path / "file").write_text("")
     with pytest.raises(
         ResourceError, match=r"cannot write .*processor_config\.json.*Free space or pick another folder"
@@ -44,14 +44,14 @@ def test_round_trip(values: dict[str, Any], tmp_path: Path) -> None:
 
 def test_unknown_keys_warn_and_known_ones_do_not(values: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="unknown keys are not used: crop, resize"):
-        ProcessorSpec.from_dict({**values, "resize": 1, "crop": 2})
-    ProcessorSpec.from_dict({**values, "auto_map": {}})
+        VL2Spec.from_dict({**values, "resize": 1, "crop": 2})
+    VL2Spec.from_dict({**values, "auto_map": {}})
 
 
 def test_missing_keys_are_all_named(values: dict[str, Any]) -> None:
     del values["patch_size"], values["image_mean"]
     with pytest.raises(ConfigError, match="lacks image_mean, patch_size. Is this a DeepSeek-VL2 model"):
-        ProcessorSpec.from_dict(values)
+        VL2Spec.from_dict(values)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def test_missing_keys_are_all_named(values: dict[str, Any]) -> None:
 )
 def test_wrong_values(values: dict[str, Any], key: str, value: object, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        ProcessorSpec.from_dict({**values, key: value})
+        VL2Spec.from_dict({**values, key: value})
 
 
 def test_all_problems_in_one_message(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="patch_size is 0.*; normalize is 'yes'"):
-        ProcessorSpec.from_dict({**values, "patch_size": 0, "normalize": "yes"})
+        VL2Spec.from_dict({**values, "patch_size": 0, "normalize": "yes"})
 
 
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no processor_config.json. Download the whole model folder"):
-        ProcessorSpec.from_folder(tmp_path)
+        VL2Spec.from_folder(tmp_path)
     for text, message in (("{", "cannot be read as JSON"), ("[]", "holds a list, expected a JSON object")):
         (tmp_path / "processor_config.json").write_text(text)
         with pytest.raises(ConfigError, match=message):
-            ProcessorSpec.from_folder(tmp_path)
+            VL2Spec.from_folder(tmp_path)

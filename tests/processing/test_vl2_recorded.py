@@ -16,8 +16,8 @@ from mm.chat import parse_messages
 from mm.contracts import Inputs
 from mm.images import open_image
 from mm.processing import tiling
-from mm.processing.base import ProcessorSpec
 from mm.processing.vl2 import VL2Processor
+from mm.processing.vl2_spec import VL2Spec
 
 CASES = (
     "deepseek_vl2_tiny",
@@ -136,7 +136,7 @@ def test_images(golden: Golden) -> None:
 
 def test_every_byte_to_float(golden: Golden) -> None:
     folder = golden("preprocess_vl2")
-    spec = ProcessorSpec.from_folder(folder / "processor")
+    spec = VL2Spec.from_folder(folder / "processor")
     processor = VL2Processor.from_folder(folder / "processor")
     every = np.zeros((1, spec.image_size, spec.image_size, 3), dtype=np.uint8)
     every[0, 0, :256] = np.arange(256, dtype=np.uint8)[:, None]
@@ -146,7 +146,7 @@ def test_every_byte_to_float(golden: Golden) -> None:
 
 def test_size_table(golden: Golden) -> None:
     folder = golden("preprocess_vl2")
-    spec = ProcessorSpec.from_folder(folder / "processor")
+    spec = VL2Spec.from_folder(folder / "processor")
     processor = VL2Processor.from_folder(folder / "processor")
     record = json.loads((folder / "cases.json").read_text())
     assert len(record["size_table"]) == 60
