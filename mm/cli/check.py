@@ -1,5 +1,6 @@
 """`mm verify`, `mm eval`, `mm train`: checking and making models."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from mm.cli import options
 from mm.cli.loading import load_pipeline
 from mm.cli.output import note, progress_bar, spinner, write, write_json, write_table
+from mm.errors import InputError
 
 if TYPE_CHECKING:
     from mm.evaluation.verify import Report
@@ -70,32 +72,63 @@ def evaluate(
     task: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Task; may be given again.", show_default="all")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Images a task.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Questions a row of the table.")] = 500,
     control_limit: Annotated[
         int, typer.Option(min=0, metavar="N", help="How many of them are also asked with the picture greyed out.")
     ] = 100,
-    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Conversations run together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Questions run together; 128 on a GPU.")] = 8,
+    max_tiles: options.MaxTiles = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Processes that draw the pictures.", show_default="the cores but one"),
+    ] = None,
+    fonts: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Where the fonts are; may be given again.", show_default="the system's"),
+    ] = None,
     tesseract: Annotated[bool, typer.Option("--tesseract", help="Also run Tesseract, if installed.")] = False,
-    json: options.Json = False,
+    tesseract_only: Annotated[
+        bool, typer.Option("--tesseract-only", help="Run Tesseract on the reading tasks, and no model.")
+    ] = False,
+    merge: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Run nothing: one table of files written by --json; may be given again."),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write rows and every answer here (docs/json.md); - prints the rows."),
+    ] = None,
 ) -> None:
-    """Measure a model on held-out receipts, forms and lines that are drawn here, with 95% intervals."""
-    from mm.evaluation import suites
+    """Measure a model on held-out documents, charts and scenes that are drawn here, with 95% intervals."""
+    from mm.evaluation import rendering, suites, tasks
+    from mm.evaluation import report as reports
 
-    pipe = load_pipeline(model, revision, device, dtype)
-    with progress_bar() as show:
-        report = suites.evaluate(
-            pipe,
-            tasks=task or tuple(suites.TASKS),
-            limit=limit,
-            control_limit=control_limit,
-            batch_size=batch,
-            tesseract=tesseract,
-            progress=lambda at: show(at.task, at.done, at.total),
-        )
-    if json:
-        write_json({"schema": "mm.eval/1", "model": pipe.name, **report.to_dict()})
+    if json is not None and not json.absolute().parent.is_dir():
+        raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
+    if merge:
+        report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
-        write(report.to_markdown())
+        pipe = None if tesseract_only else load_pipeline(model, revision, device, dtype)
+        with progress_bar() as show:
+            report = suites.evaluate(
+                pipe,
+                tasks=task or tuple(tasks.TASKS),
+                limit=limit,
+                control_limit=control_limit,
+                batch_size=batch_size,
+                max_tiles=max_tiles,
+                font_folders=fonts,
+                workers=rendering.default_workers() if workers is None else workers,
+                tesseract=tesseract or tesseract_only,
+                progress=lambda at: show(at.task, at.done, at.total),
+            )
+        report = replace(report, settings={"model": pipe and pipe.name, **report.settings})
+    if json == Path("-"):
+        write_json(report.to_dict())
+        return
+    if json is not None:
+        report.save(json)
+    write(report.to_markdown())
 
 
 def train(

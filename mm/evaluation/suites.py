@@ -6,22 +6,30 @@ brightness. The second score shows what guessing gives; a benchmark whose contro
 else than reading.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from PIL import Image, ImageStat
 
 from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.evaluation.held_out_canvas import Document, Question
-from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
+from mm.evaluation.rendering import Painter, open_painter
 from mm.evaluation.report import Answer, Report, Row
 from mm.evaluation.scoring import SCORERS
-from mm.evaluation.tasks import TASKS, load_renderer
+from mm.evaluation.tasks import TASKS, Task
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
+
+T = TypeVar("T")
+
+REQUESTS_A_CALL = 4  # for each place of a batch: bounds the memory of prepared pictures
 
 
 class HasText(Protocol):
@@ -32,12 +40,23 @@ class HasText(Protocol):
         """The answer."""
         ...
 
+    @property
+    def raw_text(self) -> str:
+        """The answer with the markup of boxes."""
+        ...
+
 
 class Reader(Protocol):
     """What is evaluated; ``mm.Pipeline`` is one."""
 
     def chat_batch(
-        self, requests: Sequence[tuple[Image.Image, str]], /, *, max_new_tokens: int, batch_size: int
+        self,
+        requests: Sequence[tuple[Image.Image, str]],
+        /,
+        *,
+        max_new_tokens: int,
+        batch_size: int,
+        max_tiles: int | None,
     ) -> Sequence[HasText]:
         """One greedy answer for each (image, question), in order."""
         ...
@@ -45,7 +64,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far an evaluation is: pictures done of all pictures (greyed ones count too), and the task at hand."""
+    """How far an evaluation is: documents done of all documents, and the task at hand."""
 
     done: int
     total: int
@@ -70,34 +89,38 @@ def grey_out(image: Image.Image) -> Image.Image:
 
 
 def questions_of(document: Document) -> tuple[Question, ...]:
-    """The transcription, asked in the words of the task prompt, then the document's own questions."""
+    """The transcription, where there is one, in the words of the task prompt; then the document's own questions."""
     whole = (Question("ocr", TASK_PROMPTS["ocr"], document.text, "transcription"),) if document.text else ()
     return (*whole, *document.questions)
 
 
 def evaluate(
-    reader: Reader,
+    reader: Reader | None,
     *,
     tasks: Sequence[str] = tuple(TASKS),
     limit: int = 500,
     control_limit: int = 100,
     batch_size: int = 8,
+    max_tiles: int | None = None,
     documents: Mapping[str, Sequence[Document]] | None = None,
     font_folders: Sequence[Path] | None = None,
+    workers: int = 0,
     tesseract: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Report:
     """Ask every question of every task and count.
 
     Args:
-        reader: the model, usually a ``Pipeline``.
+        reader: the model, usually a ``Pipeline``; None runs Tesseract alone.
         tasks: names out of ``TASKS`` (or of ``documents``).
-        limit: documents a task.
+        limit: questions a row: each skill is asked on the first documents that have it.
         control_limit: how many of them are also asked with the picture greyed out; 0 leaves the control out.
         batch_size: questions that run together.
+        max_tiles: most tiles that a picture is cut into; None as published.
         documents: a stored set to use instead of rendered documents, by task name.
-        font_folders: where the held-out fonts are, if not where the system keeps its fonts.
-        tesseract: also run Tesseract on the pictures, where it is installed.
+        font_folders: where the fonts are, if not where the system keeps its fonts.
+        workers: processes that draw documents ahead; 0 draws in this one. The result does not depend on it.
+        tesseract: also run Tesseract on the pictures of the reading tasks, where it is installed.
         progress: called after every batch.
 
     Raises:
@@ -105,36 +128,41 @@ def evaluate(
         ResourceError: held-out fonts are missing.
     """
     known = tuple(TASKS if documents is None else documents)
-    _check_options(tasks, known, limit=limit, control_limit=control_limit, batch_size=batch_size)
-    get = _renderer(HeldOutFonts.find(font_folders)) if documents is None else _stored(documents)
-    counts = {name: limit if documents is None else min(limit, len(documents[name])) for name in tasks}
-    total = sum(count + min(count, control_limit) for count in counts.values())
+    numbers = {"limit": limit, "control_limit": control_limit, "batch_size": batch_size, "workers": workers}
+    _check_options(tasks, known, numbers)
+    wanted = {name: math.ceil(limit * _task(name).documents) for name in tasks}
+    if reader is None:
+        wanted = {name: limit for name in tasks if _task(name).reading}
+    if documents is not None:
+        wanted = {name: min(count, len(documents[name])) for name, count in wanted.items()}
     version = tesseract_version() if tesseract else None
 
     done = 0
     answers: list[Answer] = []
     rows: list[Row] = []
-    for name in tasks:
-        found: list[Answer] = []
-        beside: list[tuple[int, int]] = []
-        for start in range(0, counts[name], batch_size):
-            numbers = range(start, min(start + batch_size, counts[name]))
-            chunk = [get(name, number) for number in numbers]
-            for control in (False, True):
-                wanted = [i for i in numbers if not control or i < control_limit]
-                found += _ask(reader, name, wanted, chunk[: len(wanted)], control=control, batch_size=batch_size)
-                done += len(wanted)
-                if wanted and progress is not None:
-                    progress(Progress(done, total, name))
-            if version is not None:
-                texts = read_with_tesseract([document.image for document in chunk])
-                beside += [transcription_errors(text, doc.text) for text, doc in zip(texts, chunk, strict=True)]
-        rows += _rows(name, found, beside)
-        answers += found
+    with open_painter(workers, font_folders) if documents is None else nullcontext(documents) as source:
+        for name, count in wanted.items():
+            asked, greyed = Counter[str](), Counter[str]()
+            found: list[Answer] = []
+            beside: list[tuple[int, int]] = []
+            for numbered in _chunks(enumerate(_series(source, name, count)), max(2 * batch_size, 16)):
+                if reader is not None:
+                    batch = list(_questions(name, numbered, asked, greyed, limit, control_limit))
+                    found += _ask(reader, batch, batch_size=batch_size, max_tiles=max_tiles)
+                if version is not None and _task(name).reading:
+                    shown = [document for index, document in numbered if document.text and index < limit]
+                    texts = read_with_tesseract([document.image for document in shown])
+                    beside += [transcription_errors(text, doc.text) for text, doc in zip(texts, shown, strict=True)]
+                done += len(numbered)
+                if progress is not None:
+                    progress(Progress(done, sum(wanted.values()), name))
+            rows += _rows(name, found, beside)
+            answers += found
     settings = {
         "tasks": list(tasks),
         "limit": limit,
         "control_limit": control_limit,
+        "max_tiles": max_tiles,
         "stored": documents is not None,
     }
     missing = "not asked for" if not tesseract else "not installed"
@@ -142,10 +170,14 @@ def evaluate(
     return Report(tuple(rows), settings, beside_note, tuple(answers))
 
 
-def _check_options(
-    tasks: Sequence[str], known: Sequence[str], *, limit: int, control_limit: int, batch_size: int
-) -> None:
-    for name, value, least in (("limit", limit, 1), ("control_limit", control_limit, 0), ("batch_size", batch_size, 1)):
+def _task(name: str) -> Task:
+    """What is known of a task; stored sets may have others."""
+    return TASKS.get(name, Task(""))
+
+
+def _check_options(tasks: Sequence[str], known: Sequence[str], numbers: Mapping[str, int]) -> None:
+    for name, value in numbers.items():
+        least = int(name in ("limit", "batch_size"))
         if value < least:
             raise OptionError(f"{name} is {value}; expected {least} or more")
     unknown = [name for name in tasks if name not in known]
@@ -153,39 +185,50 @@ def _check_options(
         raise OptionError(f"unknown task {', '.join(map(repr, unknown)) or '(none)'}. Tasks: {', '.join(known)}")
 
 
-def _renderer(fonts: HeldOutFonts) -> Callable[[str, int], Document]:
-    return lambda task, number: load_renderer(task)(number, fonts)
+def _series(source: Painter | Mapping[str, Sequence[Document]], task: str, count: int) -> Iterable[Document]:
+    return source.documents(task, range(count)) if isinstance(source, Painter) else source[task][:count]
 
 
-def _stored(documents: Mapping[str, Sequence[Document]]) -> Callable[[str, int], Document]:
-    return lambda task, number: documents[task][number]
+def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk
 
 
-def _ask(
-    reader: Reader, task: str, numbers: Sequence[int], documents: Sequence[Document], *, control: bool, batch_size: int
-) -> list[Answer]:
-    """All questions on some documents; transcriptions apart from short answers, so that a batch ends together."""
-    asked = [
-        _Asked(task, number, question, grey_out(document.image) if control else document.image, control)
-        for number, document in zip(numbers, documents, strict=True)
-        for question in questions_of(document)
-    ]
+def _questions(
+    task: str,
+    documents: Sequence[tuple[int, Document]],
+    asked: Counter[str],
+    greyed: Counter[str],
+    limit: int,
+    control_limit: int,
+) -> Iterator[_Asked]:
+    """The questions on some documents, while their rows want more; ``asked`` and ``greyed`` count by skill."""
+    for index, document in documents:
+        for question in questions_of(document):
+            for counts, most, control in ((asked, limit, False), (greyed, control_limit, True)):
+                if counts[question.skill] < most:
+                    counts[question.skill] += 1
+                    image = grey_out(document.image) if control else document.image
+                    yield _Asked(task, index, question, image, control)
+
+
+def _ask(reader: Reader, asked: Sequence[_Asked], *, batch_size: int, max_tiles: int | None) -> list[Answer]:
+    """Long answers apart from short ones, so that a batch ends together."""
     answers = []
     for tokens in sorted({SCORERS[one.question.scorer].tokens for one in asked}, reverse=True):
         group = [one for one in asked if SCORERS[one.question.scorer].tokens == tokens]
-        if group:
-            requests = [(one.image, one.question.prompt) for one in group]
-            replies = reader.chat_batch(requests, max_new_tokens=tokens, batch_size=batch_size)
-            answers += [_score(one, reply.text) for one, reply in zip(group, replies, strict=True)]
+        for part in _chunks(group, REQUESTS_A_CALL * batch_size):
+            requests = [(one.image, one.question.prompt) for one in part]
+            replies = reader.chat_batch(requests, max_new_tokens=tokens, batch_size=batch_size, max_tiles=max_tiles)
+            answers += [_score(one, reply) for one, reply in zip(part, replies, strict=True)]
     return answers
 
 
-def _score(asked: _Asked, given: str) -> Answer:
-    question = asked.question
-    scorer = SCORERS[question.scorer]
+def _score(asked: _Asked, reply: HasText) -> Answer:
+    question, scorer = asked.question, SCORERS[asked.question.scorer]
+    given = reply.raw_text if question.scorer == "boxes" else reply.text
     mark = scorer.score(given, question)
-    errors = (mark.points, mark.of) if scorer.measure == "errors" else None
-    correct = mark.points == 0 if scorer.measure == "errors" else mark.points == mark.of
     return Answer(
         task=asked.task,
         index=asked.index,
@@ -194,28 +237,35 @@ def _score(asked: _Asked, given: str) -> Answer:
         expected=question.answer,
         given=given,
         control=asked.control,
-        correct=correct,
-        errors=errors,
+        measure=scorer.measure,
+        points=mark.points,
+        of=mark.of,
     )
 
 
 def _rows(task: str, answers: Sequence[Answer], tesseract: Sequence[tuple[int, int]]) -> list[Row]:
     """The table rows of one task, in the order in which the skills first appear."""
+    skills = dict.fromkeys(answer.skill for answer in answers) or (["ocr"] if tesseract else [])
     rows = []
-    for skill in dict.fromkeys(answer.skill for answer in answers):
+    for skill in skills:
         seen, greyed = ([a for a in answers if a.skill == skill and a.control is control] for control in (False, True))
-        if skill == "ocr":
-            beside = bootstrap_cer(tesseract) if tesseract else None
-            rows.append(Row(task, "CER", _cer(seen), _cer(greyed) if greyed else None, beside))
-        if skill != "ocr" or (task in TASKS and TASKS[task].exact):
+        if skill != "ocr":
+            rows.append(Row(task, skill, _interval(seen), _interval(greyed)))
+            continue
+        rows.append(
+            Row(task, "CER", _interval(seen), _interval(greyed), bootstrap_cer(tesseract) if tesseract else None)
+        )
+        if _task(task).exact:
             shares = [wilson(sum(a.correct for a in part), len(part)) if part else None for part in (seen, greyed)]
-            beside = None
-            if skill == "ocr" and tesseract:
-                beside = wilson(sum(edits == 0 for edits, _ in tesseract), len(tesseract))
-            assert shares[0] is not None
-            rows.append(Row(task, "exact" if skill == "ocr" else skill, shares[0], shares[1], beside))
+            beside = wilson(sum(edits == 0 for edits, _ in tesseract), len(tesseract)) if tesseract else None
+            rows.append(Row(task, "exact", shares[0], shares[1], beside))
     return rows
 
 
-def _cer(answers: Sequence[Answer]) -> Interval:
-    return bootstrap_cer([answer.errors for answer in answers if answer.errors is not None])
+def _interval(answers: Sequence[Answer]) -> Interval | None:
+    """The score of some answers of one measure, None where there are none."""
+    if not answers:
+        return None
+    if answers[0].measure == "share":
+        return wilson(sum(answer.points for answer in answers), len(answers))
+    return bootstrap_cer([(answer.points, answer.of) for answer in answers])
