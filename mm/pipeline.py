@@ -2,10 +2,12 @@
 
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any, Unpack, overload
 
 import torch
@@ -45,16 +47,24 @@ DEFAULT_MAX_NEW_TOKENS = 1024
 SINGLE_THREAD_BYTES = 128 * 2**20
 # Conversations that `chat_batch` runs together.
 DEFAULT_BATCH_SIZE = 8
+# `chat_batch` looks at all its images before any work. Pixels beyond this many bytes are not kept until their turn: the
+# images are opened a second time then, and the memory of a batch does not grow with its length.
+KEPT_PIXEL_BYTES = 256 * 2**20
 
 
 @dataclass
 class _Job:
     """One conversation on its way to an answer."""
 
-    inputs: Inputs
+    inputs: Inputs  # without its pixels once it is handed in
     settings: Settings
     row: Row
     handle: Handle | None = None  # once it is handed in
+    number: int = 0  # in its batch
+
+    def drop_pixels(self) -> None:
+        """Give their memory back."""
+        self.inputs = replace(self.inputs, pixels=self.inputs.pixels.new_empty((0, *self.inputs.pixels.shape[1:])))
 
 
 class _AnyOf:
@@ -212,17 +222,28 @@ class Pipeline:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of 1 or more.")
-        shared: dict[str, Any] = dict(options)
-        jobs = []
+        checked: list[tuple[Request, Settings, _Job | None]] = []
+        kept = 0
         for index, item in enumerate(requests):
-            try:
+            with _naming(index):
                 request = as_request(item)
                 if "cancel" in request.options:
                     raise OptionError("cancel holds for the whole batch. Pass it to chat_batch.")
-                jobs.append(self._prepare(request, parse_options({**shared, **request.options})))
-            except InputError as error:
-                raise type(error)(f"conversation {index}: {error}") from error
-        return self._run_batch(jobs, batch_size, options.get("cancel"))
+                settings = parse_options({**options, **request.options})
+                job = self._prepare(request, settings)
+            kept += job.inputs.pixels.nbytes
+            checked.append((request, settings, job if kept <= KEPT_PIXEL_BYTES else None))
+
+        def jobs() -> Iterator[_Job]:
+            checked.reverse()
+            for index in range(len(checked)):
+                request, settings, job = checked.pop()
+                if job is None:
+                    with _naming(index):
+                        job = self._prepare(request, settings)
+                yield job
+
+        return [reply for _, reply in sorted(self._answers(jobs(), batch_size))]
 
     def ocr(self, image: ImageSource, **options: Unpack[ChatOptions]) -> OcrResult:
         """Read all text in an image, as far as the context goes unless ``max_new_tokens`` is given.
@@ -304,13 +325,13 @@ class Pipeline:
         cancelled = threading.Event()
 
         def pieces() -> Iterator[str]:
-            with self._submitted([job], cancelled):
+            with self._submitted(lambda: [job], cancelled):
                 self._submit(job, cancelled)
                 assert job.handle is not None
                 yield from job.handle
 
         async def async_pieces() -> AsyncIterator[str]:
-            with self._submitted([job], cancelled):
+            with self._submitted(lambda: [job], cancelled):
                 self._submit(job, cancelled, block=False)
                 assert job.handle is not None
                 async for piece in job.handle:
@@ -318,30 +339,45 @@ class Pipeline:
 
         return TextStream(pieces(), async_pieces(), lambda: self._reply(job), cancelled)
 
-    def _run_batch(self, jobs: list[_Job], batch_size: int, cancel: CancelToken | None) -> list[Reply]:
-        """At most ``batch_size`` jobs together, the next one as soon as one ends; replies in the order of the jobs."""
-        cancelled, places = threading.Event(), threading.Semaphore(batch_size)
-        largest = sorted(jobs, key=lambda job: job.inputs.num_tokens)[-batch_size:]
-        with self._submitted(largest, cancelled):
-            for job in jobs:
-                while not places.acquire(timeout=0.5):  # without a limit, Ctrl-C would not get through everywhere
-                    pass
-                self._submit(job, _AnyOf(cancelled, cancel)).when_ended(places.release)
-            for job in jobs:
-                assert job.handle is not None
-                job.handle.result()
-        return [self._reply(job) for job in jobs]
+    def _answers(self, jobs: Iterable[_Job], batch_size: int) -> Iterator[tuple[int, Reply]]:
+        """Number and reply of each job, as they end. At most ``batch_size`` run together; the next one is taken when
+        one has ended, so that no more than these are in memory."""
+        cancelled = threading.Event()
+        ended: SimpleQueue[_Job] = SimpleQueue()
+        running: dict[int, _Job] = {}
 
-    def _submit(self, job: _Job, cancelled: CancelToken, *, block: bool = True) -> Handle:
+        def next_reply() -> tuple[int, Reply]:
+            while True:
+                try:
+                    job = ended.get(timeout=0.5)  # without a limit, Ctrl-C would not get through everywhere
+                    break
+                except Empty:
+                    continue
+            reply = self._reply(job)
+            del running[job.number]
+            return job.number, reply
+
+        with self._submitted(running.values, cancelled):
+            for number, job in enumerate(jobs):
+                job.number = number
+                running[number] = job
+                self._submit(job, cancelled).when_ended(partial(ended.put, job))
+                if len(running) == batch_size:
+                    yield next_reply()
+            while running:
+                yield next_reply()
+
+    def _submit(self, job: _Job, cancelled: threading.Event, *, block: bool = True) -> Handle:
         cancel = _AnyOf(cancelled, job.settings.cancel)
         job.handle = self.engine.submit(job.inputs, job.row, cancel=cancel, block=block)
+        job.drop_pixels()
         return job.handle
 
     @contextmanager
-    def _submitted(self, jobs: list[_Job], cancelled: threading.Event) -> Iterator[None]:
+    def _submitted(self, jobs: Callable[[], Iterable[_Job]], cancelled: threading.Event) -> Iterator[None]:
         """What is handed in inside ends with the block, also by Ctrl-C or when nobody reads on."""
         try:
-            with explained(lambda: self._memory_message(jobs)):
+            with explained(lambda: self._memory_message(list(jobs()))):
                 yield
         finally:
             cancelled.set()
@@ -363,16 +399,15 @@ class Pipeline:
         return run_message(self.folder, self.model.device, self.model.dtype, work)
 
     def _reply(self, job: _Job) -> Reply:
+        """The whole answer of a job, once it has ended; raises what it failed with."""
         row, inputs, text = job.row, job.inputs, ""
         if job.handle is not None:
-            job.handle.wait()
+            job.handle.result()
             text = job.handle.text
-        elif row.finish_reason is None:  # refused by the engine
+        elif row.finish_reason is None:  # interrupted before it was handed in
             row.finish("cancelled")
         assert row.finish_reason is not None
-        tokenizer = self.processor.tokenizer
-        shown = [token for token in row.tokens if token != tokenizer.eos_id]
-        raw_text = tokenizer.decode(shown)
+        raw_text = row.raw_text()
         return Reply(
             text=text,
             finish_reason=row.finish_reason,
@@ -386,6 +421,15 @@ class Pipeline:
             token_ids=tuple(row.tokens),
             logprobs=tuple(row.logprobs) if row.options.logprobs else None,
         )
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """What is wrong inside is wrong with this conversation of a batch."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"conversation {index}: {error}") from error
 
 
 def _weight_bytes(model: MultimodalModel) -> int:

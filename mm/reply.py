@@ -32,8 +32,9 @@ class Reply:
             repeated itself without end and was stopped) or "cancelled".
         usage: token counts.
         boxes: every box that the answer names, in order; see ``mm.grounding.Box``.
-        raw_text: the answer with its special tokens (box markup), without the end token.
-        token_ids: the tokens of the answer, end token included.
+        raw_text: the answer with its special tokens (box markup), without the end token. It ends where ``text`` ends: a
+            stop string is in neither. A special token that was a stop string stays, so that a list it closes is closed.
+        token_ids: the tokens of the answer, end token included, or those of the stop string.
         logprobs: per token of ``token_ids`` its log-probability under the model, before penalties and temperature;
             None unless asked for.
     """
@@ -88,13 +89,26 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         self._reply = reply
         self._cancelled = cancelled
         self._is_async = False
+        self._failure: Exception | None = None
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        try:
+            return next(self._pieces)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self._failure = error
+            raise
 
     async def __anext__(self) -> str:
         self._is_async = True
-        return await anext(self._async_pieces)
+        try:
+            return await anext(self._async_pieces)
+        except StopAsyncIteration:
+            raise
+        except Exception as error:
+            self._failure = error
+            raise
 
     def cancel(self) -> None:
         """End the answer within one step. What is finished by then can still be read."""
@@ -102,8 +116,15 @@ class TextStream(Iterator[str], AsyncIterator[str]):
 
     @property
     def reply(self) -> Reply:
-        """The whole answer; waits for what has not been read yet."""
-        if not self._is_async:
+        """The whole answer; waits for what has not been read yet. An answer that the caller ended (``cancel``, Ctrl-C)
+        is there as far as it came.
+
+        Raises:
+            BaseException: what the request failed with, each time.
+        """
+        if not self._is_async and self._failure is None:
             for _ in self:
                 pass
+        if self._failure is not None:
+            raise self._failure
         return self._reply()

@@ -1,6 +1,7 @@
 """The Python face, on the recorded checkpoints: tiny random models of the true structure."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -214,6 +215,44 @@ def test_a_batch_equals_single_calls_whatever_its_size(pipe, small, picture):
         assert together[0].token_ids == model.chat(picture, QUESTION, **options).token_ids
 
 
+def test_a_batch_keeps_no_more_pixels_than_its_share(pipe, picture, monkeypatch):
+    requests = [(np.roll(picture, number, axis=1), QUESTION) for number in range(12)]
+    message = parse_messages([{"role": "user", "content": "<image>", "images": [picture]}])
+    size, shape = (pixels := pipe.processor.process(message).pixels).nbytes, pixels.shape[1:]
+    most = []
+    del pixels
+
+    class Count:
+        def is_set(self):
+            held = {
+                found.untyped_storage().data_ptr(): found.untyped_storage().nbytes()
+                for found in gc.get_objects()
+                if type(found) is torch.Tensor and found.shape[1:] == shape and not found.is_meta
+            }
+            most.append(sum(held.values()) // size)
+            return False
+
+    expected = pipe.chat_batch(requests, max_new_tokens=3)
+    monkeypatch.setattr("mm.pipeline.KEPT_PIXEL_BYTES", 4 * size)
+    assert pipe.chat_batch(requests, max_new_tokens=3, batch_size=2, cancel=Count()) == expected
+    assert 4 <= max(most) <= 4 + 2 + 1  # kept, running, and one more on its way through the encoder
+    assert most[-1] <= 2
+
+
+def test_an_image_that_is_gone_when_its_turn_comes_is_named(pipe, picture, tmp_path, monkeypatch):
+    monkeypatch.setattr("mm.pipeline.KEPT_PIXEL_BYTES", 0)
+    path = tmp_path / "a.png"
+    Image.fromarray(picture).save(path)
+
+    class Remove:
+        def is_set(self):
+            path.unlink(missing_ok=True)
+            return False
+
+    with pytest.raises(ImageError, match=r"^conversation 1: .*a\.png"):
+        pipe.chat_batch([(picture, QUESTION), (path, QUESTION)], max_new_tokens=3, batch_size=1, cancel=Remove())
+
+
 def test_temperature_alone_samples_and_the_seed_decides(pipe, picture):
     def tokens(**options):
         return pipe.chat(picture, QUESTION, max_new_tokens=12, **options).token_ids
@@ -238,6 +277,7 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(pipe, picture):
     stop = free.text[6:9]
     reply = pipe.chat(picture, QUESTION, max_new_tokens=24, stop=stop)
     assert reply.text == free.text[: free.text.index(stop)]
+    assert reply.raw_text == free.raw_text[: free.raw_text.index(stop)]
     assert reply.finish_reason == "stop_string"
 
 
@@ -275,6 +315,11 @@ def test_special_tokens_of_the_answer_are_read_for_boxes_and_not_shown(pipe, pic
     stopped = scripted(stop=["<|/ref|>", "nowhere"]).reply
     assert (stopped.text, stopped.raw_text) == ("dog", "<|ref|>dog<|/ref|>")
     assert stopped.finish_reason == "stop_string"
+    cut = scripted(stop=", 999").reply
+    assert (cut.text, cut.raw_text) == ("dog[[0, 0", "<|ref|>dog<|/ref|><|det|>[[0, 0")
+    assert [box.valid for box in cut.boxes] == [False]
+    cut = scripted(stop=["g[["]).reply  # over a special token
+    assert (cut.text, cut.raw_text, cut.boxes) == ("do", "<|ref|>do", ())
 
 
 def test_constrained_boxes_are_all_valid(pipe, picture):
@@ -351,22 +396,48 @@ def test_a_cancel_token_ends_chat_and_every_row_of_a_batch(pipe, picture):
     assert [reply.finish_reason for reply in replies] == ["cancelled"] * 3
 
 
-def test_an_interrupted_stream_still_has_a_reply(pipe, picture):
-    class Interrupt:
-        def __init__(self):
-            self.steps = 0
+class FailsAfter:
+    """A cancel token that raises at this call."""
 
-        def is_set(self):
-            self.steps += 1
-            if self.steps > 6:
-                raise KeyboardInterrupt
-            return False
+    def __init__(self, calls, error):
+        self.calls, self.error = calls, error
 
-    stream, pieces = pipe.stream(picture, QUESTION, max_new_tokens=100, cancel=Interrupt()), []
-    with pytest.raises(KeyboardInterrupt):
+    def is_set(self):
+        self.calls -= 1
+        if self.calls < 0:
+            raise self.error
+        return False
+
+
+@pytest.mark.parametrize("error", [ArithmeticError("here"), KeyboardInterrupt("here")])
+def test_an_answer_that_failed_has_no_reply(pipe, picture, error):
+    stream, pieces = pipe.stream(picture, QUESTION, max_new_tokens=100, cancel=FailsAfter(6, error)), []
+    with pytest.raises(type(error), match="here"):
         pieces.extend(stream)
-    assert stream.reply.finish_reason == "cancelled"
-    assert stream.reply.usage.completion_tokens > 0
+    assert pieces
+    for _ in range(2):
+        with pytest.raises(type(error), match="here"):
+            _ = stream.reply
+
+    async def read():
+        stream = pipe.stream(picture, QUESTION, max_new_tokens=100, cancel=FailsAfter(6, ArithmeticError("here")))
+        with pytest.raises(ArithmeticError, match="here"):
+            async for _ in stream:
+                pass
+        with pytest.raises(ArithmeticError, match="here"):
+            _ = stream.reply
+
+    asyncio.run(read())
+
+
+def test_a_batch_ends_with_the_first_that_fails(pipe, picture):
+    before = pipe.engine.statistics.decoded_tokens
+    requests = [(picture, QUESTION)] * 3
+    with pytest.raises(ArithmeticError, match="here"):
+        pipe.chat_batch(
+            requests, max_new_tokens=3000, detect_loops=False, cancel=FailsAfter(20, ArithmeticError("here"))
+        )
+    assert pipe.engine.statistics.decoded_tokens - before < 200
 
 
 def test_calls_from_several_threads_do_not_disturb_each_other(pipe, picture):

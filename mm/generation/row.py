@@ -1,6 +1,7 @@
 """One answer in the making: everything about it that does not depend on the batch it is computed in."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Protocol
 
 import torch
@@ -65,9 +66,12 @@ class Row:
         self._end_ids = end_ids
         self._stop_ids = stop_ids
         self._hidden_ids = hidden_ids
+        self._decode = decode
         self._detokenizer = Detokenizer(decode)
         self._stops = StopStrings(options.stop)
         self._loops = LoopDetector() if options.detect_loops else None
+        self._met_stop = False  # whether a stop string was met in the text
+        self._given = 0  # characters of text given out
         self._generator = torch.Generator()
         if options.seed is None:
             self._generator.seed()
@@ -92,29 +96,54 @@ class Row:
             logprob: kept when the options ask for log-probabilities.
         """
         assert self.finish_reason is None
+        text = self._push(token, logprob)
+        self._given += len(text)
+        return text
+
+    def _push(self, token: int, logprob: float | None) -> str:
         self.tokens.append(token)
         if self.options.logprobs and logprob is not None:
             self.logprobs.append(logprob)
         if self.constraint is not None:
             self.constraint.advance(token)
         if token in self._end_ids:
-            return self.finish("stop")
+            return self._finish("stop")
         if token in self._stop_ids:
-            return self.finish("stop_string")
+            return self._finish("stop_string")
         text, stopped = "", False
         if token not in self._hidden_ids:
             text, stopped = self._stops.push(self._detokenizer.push(token))
         if stopped:
-            self.finish_reason = "stop_string"
+            self.finish_reason, self._met_stop = "stop_string", True
         elif self._loops is not None and self._loops.push(token) and not (self.constraint and self.constraint.open):
-            text += self.finish("loop")
+            text += self._finish("loop")
         elif len(self.tokens) >= self.max_new_tokens:
-            text += self.finish("length")
+            text += self._finish("length")
         return text
 
     def finish(self, reason: FinishReason) -> str:
         """End the answer; returns the text that was held back for a character or a stop string to be completed."""
         assert self.finish_reason is None
+        text = self._finish(reason)
+        self._given += len(text)
+        return text
+
+    def _finish(self, reason: FinishReason) -> str:
         text, stopped = self._stops.push(self._detokenizer.flush())
-        self.finish_reason = "stop_string" if stopped else reason
+        self.finish_reason, self._met_stop = ("stop_string", True) if stopped else (reason, False)
         return text if stopped else text + self._stops.flush()
+
+    def raw_text(self) -> str:
+        """Text of the whole answer, hidden tokens included and end tokens left out. Where a stop string was met in the
+        text, it and what follows it are left out too; a stop token stays, so that what it closes is closed."""
+        tokens = [token for token in self.tokens if token not in self._end_ids]
+        if not self._met_stop:
+            return self._decode(tokens)
+        left, text = self._given, ""
+        for hidden, run in groupby(tokens, self._hidden_ids.__contains__):
+            piece = self._decode(list(run))
+            if not hidden and len(piece) > left:
+                return text + piece[:left]
+            left -= 0 if hidden else len(piece)
+            text += piece
+        return text

@@ -133,9 +133,10 @@ class Scheduler:
 
     def step(self) -> None:
         """One step; see the module."""
-        self._drop_cancelled()
+        waiting = self.intake.tasks()  # who comes later was not asked whether he is cancelled, and waits for a step
+        self._drop_cancelled(waiting)
         if self.prefilling is None:
-            self._admit()
+            self._admit(waiting)
         logits = self._decode() if self.running else None
         if self.prefilling is not None:
             first = self._prefill(self.prefilling)
@@ -162,15 +163,15 @@ class Scheduler:
 
     # One request after another: in, and out
 
-    def _drop_cancelled(self) -> None:
-        for task in self._begun() + self.intake.tasks():
+    def _drop_cancelled(self, waiting: list[Task]) -> None:
+        for task in self._begun() + waiting:
             with self._failing_alone(task):
                 if task.is_cancelled():
                     self._end(task)
 
-    def _admit(self) -> None:
+    def _admit(self, waiting: list[Task]) -> None:
         """Begin with the request that has waited longest, when there is a slot for it."""
-        task = next(iter(self.intake.tasks()), None)
+        task = next((task for task in waiting if not task.handle.ended), None)
         if task is None:
             return
         with self._failing_alone(task):

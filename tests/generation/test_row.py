@@ -43,6 +43,22 @@ def test_a_stop_string_over_token_borders_ends_the_answer(new_row):
     assert len(row.tokens) == 7
 
 
+def test_raw_text_ends_where_the_text_ends_and_keeps_hidden_tokens_before_it(new_row):
+    def decode(tokens):
+        return "".join(f"<{token}>" if token >= 256 else chr(token) for token in tokens)
+
+    def raw(tokens, **options):
+        row = new_row([1], max_new_tokens=50, hidden_ids=[270, 271, 280], decode=decode, **options)
+        return "".join(run(row, tokens)), row.raw_text()
+
+    answer = [270, *b"one", 271, *b" two", 280, END]
+    assert raw(answer, end_ids=[END]) == ("one two", "<270>one<271> two<280>")
+    assert raw(answer, stop=(" t",)) == ("one", "<270>one<271>")
+    assert raw(answer, stop=("e t",)) == ("on", "<270>on")
+    assert raw(answer, stop=("on",)) == ("", "<270>")
+    assert raw(answer, stop_ids=[271]) == ("one", "<270>one<271>")  # what it closes is closed
+
+
 def test_text_held_back_for_a_stop_string_comes_out_at_the_limit(new_row):
     row = new_row([1], stop=("END",), max_new_tokens=2)
     assert run(row, b"EN") == ["", "EN"]

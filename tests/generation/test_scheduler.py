@@ -28,9 +28,9 @@ class Steps:
     def __exit__(self, *_):
         self._hook.remove()
 
-    def submit(self, inputs, **options):
+    def submit(self, inputs, cancel=None, **options):
         row = self.new_row(inputs.input_ids, **{"detect_loops": False} | options)
-        task = Task(inputs=inputs, keys=token_keys(inputs), row=row, handle=Handle(row))
+        task = Task(inputs=inputs, keys=token_keys(inputs), row=row, handle=Handle(row), cancel=cancel)
         self.scheduler.intake.waiting.append(task)
         return task.handle
 
@@ -109,6 +109,23 @@ def test_a_cancelled_answer_ends_before_the_next_step(decoder, new_row):
         assert [handle.row.finish_reason for handle in (running, half, waiting)] == ["cancelled"] * 3
         assert len(running.row.tokens) == 2
         assert steps.scheduler.idle
+
+
+def test_a_request_that_is_cancelled_before_it_comes_costs_nothing_whenever_it_comes(decoder, new_row):
+    class Set:
+        def is_set(self):
+            return True
+
+    with Steps(decoder, new_row) as steps:
+        running = steps.submit(text_inputs(SHORT), max_new_tokens=1)
+        late = []
+        # It comes in the middle of a step, as from another thread.
+        running.when_ended(lambda: late.append(steps.submit(text_inputs(LONG), cancel=Set())))
+        running.cancel()
+        assert steps.step() == []
+        assert not late[0].ended
+        assert steps.step() == []
+        assert (late[0].row.finish_reason, late[0].row.tokens) == ("cancelled", [])
 
 
 # Prefix reuse
