@@ -67,6 +67,53 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """Texts that begin at equal steps of the row."""
+
+    texts: Sequence[str]
+    pen: Pen
+
+    def natural_width(self, style: Style) -> float:
+        return len(self.texts) * (max(self.pen.width(text) for text in self.texts) + 1.2 * style.em)
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        baseline = next_baseline(page, style, self.pen)
+        for index, text in enumerate(self.texts):
+            page.text(x + index * width / len(self.texts), baseline, text, self.pen, style.ink)
+
+
+@dataclass(frozen=True)
+class Logo:
+    """A sign without text, ``size`` em high, alone on its rows or left of a line of text."""
+
+    kind: str  # fill, round, frame, ellipse, ellipse_frame
+    size: float
+    align: str = "center"  # left, center or right
+    text: str = ""
+    pen: Pen | None = None  # of the text
+
+    def _side(self, style: Style) -> float:
+        return self.size * style.em
+
+    def natural_width(self, style: Style) -> float:
+        return self._side(style) + (0.6 * style.em + self.pen.width(self.text) if self.pen else 0.0)
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        side, top, free = self._side(style), page.top + 0.1 * style.em, width - self.natural_width(style)
+        left = x + {"left": 0.0, "center": free / 2, "right": free}[self.align]
+        thick = max(1, round(style.em / 6))
+        page.shape(self.kind, (left, top, left + side, top + side), style.accent, thick)
+        inner = side * 0.3
+        hole = (left + inner, top + inner, left + side - inner, top + side - inner)
+        page.shape("ellipse" if self.kind == "frame" else "frame", hole, style.panel, thick)
+        if self.pen:
+            page.top = max(page.top, top + side / 2 - 0.65 * self.pen.size)
+            baseline = next_baseline(page, style, self.pen)
+            page.text(left + side + 0.6 * style.em, baseline, self.text, self.pen, style.ink)
+        page.top = max(page.top, top + side + 0.2 * style.em)
+
+
+@dataclass(frozen=True)
 class Ends:
     """A text at the left end of a row and one at the right end, with or without a leader between them."""
 

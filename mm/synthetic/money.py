@@ -6,6 +6,7 @@ from datetime import date, timedelta
 from mm.synthetic.dice import Dice
 
 _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_LONG_WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _LONG_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
                 "November", "December")  # fmt: skip
@@ -70,8 +71,8 @@ def cents(dice: Dice) -> int:
     return price if ending < 0 else price // 100 * 100 + ending if price >= 100 else max(price, ending)
 
 
-def date_text(dice: Dice) -> str:
-    """A date in one of many spellings."""
+def date_text(dice: Dice, *, weekday: bool = True) -> str:
+    """A date in one of many spellings; ``weekday``: in some of them with the day of the week."""
     day = date(1995, 1, 1) + timedelta(days=dice.integer(0, 14000)) if dice.chance(0.25) else date(
         2018, 1, 1) + timedelta(days=dice.integer(0, 3600))  # fmt: skip
     y, m, d = day.year, day.month, day.day
@@ -102,14 +103,24 @@ def date_text(dice: Dice) -> str:
             f"{d} {long} {y}": 1,
             f"{long} {d}, {y}": 1,
             f"{long} {d}{suffix}, {y}": 0.3,
-            f"{week} {d} {short} {y}": 0.5,
-            f"{week}, {short} {d}, {y}": 0.5,
-            f"{week} {m:02d}/{d:02d}/{y}": 0.4,
+            f"{week} {d} {short} {y}": 0.5 * weekday,
+            f"{week}, {short} {d}, {y}": 0.5 * weekday,
+            f"{week} {m:02d}/{d:02d}/{y}": 0.4 * weekday,
+            f"{d}. {long} {y}": 0.4,
+            f"{d} {short} '{y % 100:02d}": 0.3,
+            f"{d}{suffix} {long} {y}": 0.3,
             f"{short.upper()} {d:02d} {y}": 0.5,
             f"{d:02d} {m:02d} {y}": 0.3,
         }
     )
-    return form
+    return form.upper() if dice.chance(0.06) else form
+
+
+def weekday_text(dice: Dice) -> str:
+    """A day of the week, short or long, with what separates it from a date."""
+    index = dice.integer(0, 6)
+    day = dice.pick([_WEEKDAYS[index], _LONG_WEEKDAYS[index], _WEEKDAYS[index].upper()])
+    return day + dice.pick([" ", ", ", ". ", " "])
 
 
 def time_text(dice: Dice) -> str:

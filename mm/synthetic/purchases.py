@@ -239,6 +239,10 @@ def add_totals(paper: Paper, net: int) -> int:
         tip = round(total * rate / 100)
         lines.append(("tip", paper.word("tip_words", rate), paper.money.full(tip)))
         total += tip
+    if room > 3 and dice.chance(0.1):
+        extra = dice.integer(100, 1500)
+        lines.append(("delivery", dice.pick(["Delivery", "Shipping", "Postage", "DELIVERY"]), paper.money.full(extra)))
+        total += extra
     if room > len(lines) and dice.chance(0.75 if lines else 0.25):
         lines.insert(0, ("subtotal", paper.word("subtotal_words"), paper.money.full(net)))
     symbol = paper.money.symbol
@@ -248,7 +252,10 @@ def add_totals(paper: Paper, net: int) -> int:
         printed = text.replace(symbol, "").strip() if plain else text
         label = label.upper() if paper.case is upper else label
         paper.add(Ends(label, printed, style.pen(), style.pen(), paper.leader, indent=indent))
-        paper.know(name, printed)
+        if name == "delivery":
+            paper.know_label(label, printed)
+        else:
+            paper.know(name, printed)
     if lines:
         paper.rule(0.3)
     _add_total(paper, total)

@@ -30,6 +30,18 @@ class Budget:
     width: float
 
 
+class SpacedPen(Pen):
+    """A plain pen with ``spacing`` more pixels behind every letter; the rendered letters are the plain pen's."""
+
+    def __init__(self, plain: Pen, spacing: float) -> None:
+        self.font, self.size, self.shaped = plain.font, plain.size, False
+        self._advances, self._stamps = {}, plain._stamps
+        self._plain, self._spacing = plain, spacing
+
+    def advance(self, character: str) -> float:
+        return self._plain.advance(character) + self._spacing
+
+
 @dataclass(frozen=True)
 class Style:
     """The look of one document. Inks are greys on white (mode L) unless ``coloured``."""
@@ -49,21 +61,28 @@ class Style:
     coloured: bool
     dark: bool
     shaped: bool  # drawn with kerning and ligatures
+    spacing: float = 0.0  # extra space between letters, em
 
     @property
     def extras(self) -> frozenset[str]:
         """Characters beyond ASCII that every typeface of the document can print."""
         return self.face.extras & self.head.extras
 
-    def pen(self, role: str = "body", scale: float = 1.0) -> Pen:
-        """The pen of a role: body, bold, italic or head; ``scale`` is relative to body text."""
-        face = self.head if role == "head" else self.face
+    def pen(self, role: str = "body", scale: float = 1.0, spacing: float | None = None) -> Pen:
+        """The pen of a role: body, bold, italic, head or value (the headings' face, never bold).
+
+        ``scale`` is relative to body text, ``spacing`` between letters in em of the pen (default: the document's).
+        """
+        face = self.head if role in {"head", "value"} else self.face
         path = face.regular
         if role == "bold" or (role == "head" and self.bold_head):
             path = face.bold or face.regular
         elif role == "italic":
             path = face.italic or face.regular
-        return self.fonts.pen(path, max(7, round(self.em * scale)), shaped=self.shaped)
+        size, extra = max(7, round(self.em * scale)), self.spacing if spacing is None else spacing
+        if not extra:
+            return self.fonts.pen(path, size, shaped=self.shaped)
+        return SpacedPen(self.fonts.pen(path, size), extra * size)
 
     @property
     def line(self) -> int:
@@ -128,8 +147,8 @@ def _mix(hue: list[int], factor: float, floor: int) -> Colour:
 def draw_style(dice: Dice, fonts: FontSet, kind: str, em: int, level: float) -> Style:
     """Draw the look of a document of ``kind`` with ``em`` pixels an em; ``level`` 0 is plain, 1 is everything."""
     face = pick_face(dice, fonts, kind)
-    head = face if dice.chance(0.75) else pick_face(dice, fonts, kind)
-    coloured = dice.chance({"screen": 0.6, "receipt": 0.05}.get(kind, 0.2) * (0.3 + 0.7 * level))
+    head = face if dice.chance(0.5 if kind == "form" else 0.72) else pick_face(dice, fonts, kind)
+    coloured = dice.chance({"screen": 0.6, "receipt": 0.1}.get(kind, 0.2) * (0.3 + 0.7 * level))
     dark = dice.chance({"screen": 0.35, "receipt": 0.02}.get(kind, 0.05) * level)
     soft = _grey(0 if dice.chance(0.6) else dice.integer(40, 115))
     plain: dict[str, Colour] = {
@@ -154,5 +173,6 @@ def draw_style(dice: Dice, fonts: FontSet, kind: str, em: int, level: float) -> 
         coloured=coloured,
         dark=dark,
         shaped=dice.chance(0.35),
+        spacing=dice.uniform(0.02, 0.18) if dice.chance(0.07 * level) else 0.0,
         **colours,
     )
