@@ -22,6 +22,7 @@ from mm.errors import ResourceError
 from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, save_pretrained
 from mm.language.moe import MoE, Router
 from mm.processing.vl2 import VL2Processor
+from mm.training.compilation import compile_blocks, narrow_residual
 from mm.training.evaluate import evaluate
 from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
 from mm.training.gradients import Gradients, Passes
@@ -120,6 +121,8 @@ class _Run:
         for module in objective.modules():
             if isinstance(module, MoE):
                 module.dispatch = recipe.run.moe_dispatch
+        if self.autocast:
+            narrow_residual(objective.model)
         objective.train()
         objective.model.decoder.rope.ensure(max(b.length for b in recipe.data.buckets), ranks.device)
         folder = session.out if ranks.is_main else None
@@ -128,10 +131,12 @@ class _Run:
         self.loads = self.loads.to(ranks.device)
 
     def prepare(self) -> None:
-        """Captures every shape on blank batches while the rings fill."""
+        """Compiles the blocks and captures every shape on blank batches while the rings fill."""
         recipe, begin = self.recipe, time.monotonic()
         if self.ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
+            if recipe.run.compile:
+                compile_blocks(self.objective.model)
         torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
         if recipe.run.cuda_graphs and self.ranks.device.type == "cuda":
             self.passes.capture([self._blank_batch(index) for index in range(len(recipe.data.buckets))])

@@ -104,6 +104,7 @@ class RunRecipe:
     """Precision, launches, averaging and how often to report and save."""
 
     precision: typing.Literal["bf16", "float32"]
+    compile: bool  # on a GPU, fused kernels for the blocks; elsewhere without meaning
     cuda_graphs: bool  # on a GPU, one launch a pass for each bucket's shape; elsewhere without meaning
     moe_dispatch: typing.Literal["auto", "dense"]
     ema_decay: float  # per step; 0 keeps no average
