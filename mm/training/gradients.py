@@ -31,7 +31,7 @@ class Gradients:
 
     def clip_(self, max_norm: float) -> Tensor:
         """Scales the gradients down to a total norm of at most ``max_norm``; returns the norm before, ()."""
-        norm = torch.linalg.vector_norm(self.flat)
+        norm: Tensor = torch.linalg.vector_norm(self.flat)
         self.flat.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
         return norm
 
