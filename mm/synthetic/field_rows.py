@@ -5,18 +5,26 @@ from dataclasses import dataclass
 
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, Pen
-from mm.synthetic.layout import Element, next_baseline
+from mm.synthetic.layout import Element, fill_run, next_baseline
 from mm.synthetic.page import Page
 from mm.synthetic.style import Style
 
 
 @dataclass(frozen=True)
 class Field:
-    """A label with its value, both as printed (the label without its colon)."""
+    """A label with its value, both as printed (the label without its colon); an empty value is a field left blank."""
 
     label: str
     value: str
     kind: str = "words"  # type of the value (mm.synthetic.fields.labels)
+    before: str = ""  # printed before the label: "3. "
+    hint: str = ""  # printed behind the label: " (optional)"
+    lines: tuple[str, ...] = ()  # the value on several rows, where it does not stand on one
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The value row by row."""
+        return self.lines or (self.value,)
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class FieldRows:
 
     fields: Sequence[Field]
     across: int
-    form: str  # inline, aligned, right, above, below, boxed, underline
+    form: str  # inline, aligned, flush, right, leader, above, below, boxed, underline, cells
     label_pen: Pen
     value_pen: Pen
     colon: str
@@ -34,23 +42,33 @@ class FieldRows:
     gap: float = 1.5  # between columns, em
     tab: float = 0.8  # between the labels' column and the values (aligned), em
     ruled: bool = False  # a line below each value (aligned)
+    value_ink: Colour | None = None
+    shade: Colour | None = None  # behind the labels (cells)
+    leader: str = "."  # between label and value (leader)
 
     def _label(self, field: Field) -> str:
-        return field.label + self.colon
+        return field.before + field.label + field.hint + self.colon
+
+    def _value_width(self, field: Field) -> float:
+        return max(self.value_pen.width(row) for row in field.rows)
 
     def _label_width(self) -> float:
         return max(self.label_pen.width(self._label(field)) for field in self.fields)
 
     def _field_width(self, field: Field, style: Style) -> float:
-        label, value = self.label_pen.width(self._label(field)), self.value_pen.width(field.value)
+        label, value = self.label_pen.width(self._label(field)), self._value_width(field)
         em = style.em
         match self.form:
             case "above" | "below":
                 return max(label, value)
             case "boxed":
                 return max(label, value + em)
-            case "aligned":
+            case "aligned" | "flush":
                 return self._label_width() + self.tab * em + value
+            case "cells":
+                return self._label_width() + value + 2.4 * em
+            case "leader":
+                return label + 4 * em + value
             case "underline":
                 return label + 0.5 * em + value + em
             case "right":
@@ -69,6 +87,8 @@ class FieldRows:
             row = [(x + index * step, field) for index, field in enumerate(self.fields[start : start + self.across])]
             if self.form in {"above", "below", "boxed"}:
                 self._place_stacked(page, style, row, column)
+            elif self.form == "cells":
+                self._place_cells(page, style, row, column)
             else:
                 self._place_inline(page, style, row, column)
             page.top += self.pad * style.em
@@ -76,19 +96,61 @@ class FieldRows:
     def _place_inline(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
         larger = max(self.label_pen, self.value_pen, key=lambda pen: pen.size)
         baseline, thin = next_baseline(page, style, larger), max(1, round(style.em / 16))
+        ink = self.value_ink or style.ink
+        starts = []
         for x, field in row:
             label = self._label(field)
-            page.text(x, baseline, label, self.label_pen, self.label_ink)
-            end = x + self.label_pen.width(label)
+            wide = self.label_pen.width(label)
+            page.text(
+                x + (self._label_width() - wide if self.form == "flush" else 0.0),
+                *(baseline, label, self.label_pen, self.label_ink),
+            )
+            end = x + wide
+            tabbed = x + self._label_width() + self.tab * style.em
             at = {
-                "aligned": x + self._label_width() + self.tab * style.em,
-                "right": x + column - self.value_pen.width(field.value),
+                "aligned": tabbed,
+                "flush": tabbed,
+                "right": x + column - self._value_width(field),
+                "leader": x + column - self._value_width(field),
                 "underline": end + 0.8 * style.em,
             }.get(self.form, end + max(self.label_pen.advance(" "), 0.3 * style.em))
-            page.text(at, baseline, field.value, self.value_pen, style.ink)
+            page.text(at, baseline, field.rows[0], self.value_pen, ink)
+            starts.append(at)
             if self.form == "underline" or (self.form == "aligned" and self.ruled):
                 y = baseline + self.value_pen.descent + 1
                 page.shape("line", (at - 0.4 * style.em, y, x + column, y), style.accent, thin)
+            if self.form == "leader":
+                fill_run(
+                    page, self.label_pen, self.leader, end + 0.4 * style.em, at - 0.4 * style.em, baseline, style.soft
+                )
+        self._place_rest(page, style, row, starts)
+
+    def _place_rest(self, page: Page, style: Style, row: list[tuple[float, Field]], starts: list[float]) -> None:
+        """The further rows of values that have several."""
+        for index in range(1, max(len(field.rows) for _, field in row)):
+            baseline = next_baseline(page, style, self.value_pen)
+            for (_, field), start in zip(row, starts, strict=True):
+                text = field.rows[index] if index < len(field.rows) else ""
+                page.text(start, baseline, text, self.value_pen, self.value_ink or style.ink)
+
+    def _place_cells(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
+        """A ruled cell for each label and one for its value."""
+        larger = max(self.label_pen, self.value_pen, key=lambda pen: pen.size)
+        thin, top, inset = max(1, round(style.em / 16)), page.top, 0.5 * style.em
+        page.top += 0.15 * style.em
+        baseline = next_baseline(page, style, larger)
+        starts = [x + self._label_width() + 3 * inset for x, _ in row]
+        for (x, field), start in zip(row, starts, strict=True):
+            page.text(x + inset, baseline, self._label(field), self.label_pen, self.label_ink)
+            page.text(start, baseline, field.rows[0], self.value_pen, self.value_ink or style.ink)
+        self._place_rest(page, style, row, starts)
+        page.top += 0.25 * style.em
+        for (x, _), start in zip(row, starts, strict=True):
+            if self.shade is not None:
+                page.shape("fill", (x, top, start - inset, page.top), self.shade)
+            page.shape("frame", (x, top, start - inset, page.top), style.accent, thin)
+            page.shape("frame", (start - inset, top, x + column, page.top), style.accent, thin)
+        page.top -= self.pad * style.em  # the cells of a table touch
 
     def _place_stacked(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
         thin = max(1, round(style.em / 16))
@@ -104,7 +166,7 @@ class FieldRows:
             inset = 0.5 * style.em if self.form == "boxed" else 0.0
             at_label, at_value = (lower, upper) if self.form == "below" else (upper, lower)
             page.text(x, at_label, self._label(field), self.label_pen, self.label_ink)
-            page.text(x + inset, at_value, field.value, self.value_pen, style.ink)
+            page.text(x + inset, at_value, field.value, self.value_pen, self.value_ink or style.ink)
             if self.form == "boxed":
                 page.shape("frame", (x, top, x + column, page.top), style.accent, thin)
 

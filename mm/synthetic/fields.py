@@ -83,8 +83,8 @@ def make_fields(job: Job, count: int, columns: int) -> list[Field]:
         if len(value) > columns or len(label) > columns:
             continue
         key = label.lower().strip(".")
-        if any(key in other or other in key for other in seen):
-            continue  # "Name" beside "Last name" would make the question ambiguous
+        if key in seen or (any(key in other or other in key for other in seen) and dice.chance(0.7)):
+            continue  # "Name" beside "Last name" is rare: the question means the label that it names exactly
         seen.add(key)
         fields.append(Field(case(label), value, kind))
     return fields or [Field("Code", words.code(dice), "code")]

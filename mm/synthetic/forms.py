@@ -1,12 +1,14 @@
 """Forms: a title with fields, cards and badges, shipping labels, tickets."""
 
+from dataclasses import replace
+
 from mm.synthetic.draft import Draft, Job
 from mm.synthetic.field_rows import Barcode, CheckRow, Field, FieldRows, Framed
 from mm.synthetic.fields import absent_field, make_fields, make_value
 from mm.synthetic.layout import Element, Gap, Line, Rule
 from mm.synthetic.money import date_text, time_text
 from mm.synthetic.questions import ask, spoken
-from mm.synthetic.sample import Turn
+from mm.synthetic.sample import ABSENT_ANSWER, Turn
 from mm.synthetic.words import letter_case
 
 _ARRANGEMENTS = {
@@ -16,8 +18,14 @@ _ARRANGEMENTS = {
     "above": 2.0,
     "below": 0.3,
     "boxed": 1.5,
-    "underline": 1.5,
+    "underline": 1.8,
+    "cells": 2.0,
+    "flush": 0.6,
+    "leader": 0.7,
 }
+_SECTIONS = ("Section 1", "Section 2", "Part A", "Part B", "Part I", "Personal details", "PERSONAL DATA", "Details",
+             "DETAILS", "General", "Other", "A. General", "B. Details", "1. Applicant", "2. Contact", "Contact",
+             "Address", "Additional information", "For office use", "Company", "Further data", "III. Remarks")  # fmt: skip
 _STACKED = {"above", "below", "boxed"}
 
 
@@ -32,27 +40,60 @@ def form(job: Job) -> Draft:
 def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: float) -> FieldRows:
     dice, style = job.dice, job.style
     small = arrangement in {"above", "boxed"} and style.em >= 18 and dice.chance(0.6)
-    ruled = arrangement == "aligned" and dice.chance(0.25)
+    ruled = arrangement == "aligned" and dice.chance(0.35)
+    role = "bold" if not style.bold_keys and dice.chance(0.15) else "value" if dice.chance(0.5) else "body"
+    grey = dice.integer(0, 70)
+    blue = (grey // 3, grey // 2, 60 + dice.integer(0, 120)) if style.coloured and not style.dark else (grey,) * 3
     return FieldRows(
         fields=fields,
         across=across,
         form=arrangement,
         label_pen=style.pen("bold" if style.bold_keys else "body", dice.uniform(0.75, 0.95) if small else 1.0),
-        value_pen=style.pen(
-            "bold" if not style.bold_keys and dice.chance(0.15) else "body",
-            dice.uniform(1.1, 1.5) if arrangement == "below" else 1.0,
-        ),
-        colon=dice.weighted({":": 6, "": 2.5, " :": 0.5}) if arrangement != "below" else "",
+        value_pen=style.pen(role, dice.uniform(1.1, 1.5) if arrangement == "below" else 1.0),
+        colon=dice.weighted({":": 6, "": 2.5, " :": 0.5, ".": 0.1, " -": 0.1})
+        if arrangement not in {"below", "cells", "leader"}
+        else dice.pick(["", "", ":"] if arrangement != "below" else [""]),
         label_ink=style.soft if dice.chance(0.4) else style.ink,
         pad=pad + (0.5 if ruled else 0.0),
         tab=dice.pick([0.8, 0.8, 1.5, 3.0]),
         ruled=ruled,
+        value_ink=blue if dice.chance(0.3) and not style.dark else None,
+        shade=style.panel if dice.chance(0.5) else None,
+        leader=dice.pick([".", ". ", "_", "-"]),
     )
+
+
+def _dressed(job: Job, fields: list[Field], arrangement: str, across: int, columns: int) -> list[Field]:
+    """Fields as some forms print them: numbered, with hints, left blank, with values on two rows."""
+    dice = job.dice
+    numbered = dice.pick(["{}. ", "{}) ", "({}) ", "{} "]) if dice.chance(0.12) else ""
+    hints = dice.chance(0.12)
+    dressed = []
+    for index, field in enumerate(fields, 1):
+        lines: tuple[str, ...] = ()
+        words = field.value.split()
+        if across == 1 and arrangement not in _STACKED and len(words) > 2 and dice.chance(0.15):
+            cut = dice.integer(1, len(words) - 1)
+            lines = (" ".join(words[:cut]), " ".join(words[cut:]))
+        hint = dice.pick([" (optional)", " *", "*", " (in full)", " (if any)", " (required)", " (1)"]) if hints else ""
+        room = len(field.label) + len(hint) <= columns
+        dressed.append(
+            replace(
+                field,
+                before=numbered.format(index) if numbered else "",
+                hint=hint if room and dice.chance(0.5) else "",
+                lines=lines,
+            )
+        )
+    if len(dressed) > 3 and dice.chance(0.12):  # a field that nobody filled in
+        index = dice.integer(0, len(dressed) - 2)
+        dressed[index] = replace(dressed[index], value="", lines=())
+    return dressed
 
 
 def _field_turns(job: Job, fields: list[Field]) -> list[Turn]:
     dice = job.dice
-    turns = [ask(dice, "field", field.value, label=spoken(dice, field.label)) for field in fields]
+    turns = [ask(dice, "field", field.value or ABSENT_ANSWER, label=spoken(dice, field.label)) for field in fields]
     missing = absent_field(job, fields) if dice.chance(0.3) else None
     return [*turns, missing] if missing is not None else turns
 
@@ -78,8 +119,10 @@ def _fields(job: Job) -> Draft:
     known: dict[str, str] = {}
     if titled:
         elements += _title(job, turns, known)
-    elements.append(_rows(job, fields, arrangement, across, pad))
-    known |= {field.label: field.value for field in fields}
+    fields = _dressed(job, fields, arrangement, across, columns // 2)
+    rows = _rows(job, fields, arrangement, across, pad)
+    elements += _sections(job, rows) if len(fields) > 3 and room > len(fields) + 4 and dice.chance(0.25) else [rows]
+    known |= {field.label: field.value for field in fields if field.value}
     turns += _field_turns(job, fields)
     left = job.budget.lines - round(height * len(fields) / across) - 3
     if left > 2 and dice.chance(0.25):
@@ -91,6 +134,23 @@ def _fields(job: Job) -> Draft:
     if dice.chance(0.2):
         elements = [Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.5, 1.5))]
     return Draft(elements, turns, known, None, job.budget.width if dice.chance(0.3) else None)
+
+
+def _sections(job: Job, rows: FieldRows) -> list[Element]:
+    """The fields in two or three parts, a heading above each."""
+    dice, style = job.dice, job.style
+    parts = 3 if len(rows.fields) > 7 and dice.chance(0.4) else 2
+    step = -(-len(rows.fields) // parts)
+    bar = dice.pick([style.accent, style.ink]) if dice.chance(0.5) and not style.dark else None
+    if bar is not None and max(bar) > 150:
+        bar = style.ink
+    elements: list[Element] = []
+    for index, title in enumerate(dice.sample(_SECTIONS, parts)):
+        if bar is None and dice.chance(0.4):
+            elements.append(Rule("line", style.pen()))
+        elements.append(Line(title, style.pen("bold"), "left", None if bar is None else style.paper, bar))
+        elements += [Gap(0.3), replace(rows, fields=rows.fields[index * step : (index + 1) * step]), Gap(0.4)]
+    return elements
 
 
 def _title(job: Job, turns: list[Turn], known: dict[str, str]) -> list[Element]:
