@@ -60,6 +60,8 @@ def make_axis(values: Sequence[float], *, wanted: int, from_zero: bool, snug: bo
     if from_zero:
         low, high = min(0.0, low), max(0.0, high)
     span = (high - low) or abs(high) or 1.0
+    if high == low:
+        high += span
     high += headroom * span
     low -= headroom * span if low < 0 else 0.0
     if not from_zero:
@@ -93,50 +95,70 @@ def typeset(fonts: FontSet, look: Look, em: int, dice: Dice) -> Typeset:
     """Pens for body text of ``em`` pixels."""
     face = look.face
     strong = face.bold if look.title_bold and face.bold is not None else face.regular
-    title = round(em * dice.uniform(1.0, 1.35))
+    title = 2 * round(em * dice.uniform(1.0, 1.35) / 2)  # few sizes: opening a font costs more than a title
     axis_path = face.bold if face.bold is not None and dice.chance(0.12) else face.regular
     shaped = dice.chance(0.15)  # kerning, as most programs do
     return Typeset(
         em,
         fonts.pen(face.regular, em, shaped=shaped),
         fonts.pen(strong, title, shaped=shaped),
-        fonts.pen(axis_path, round(em * dice.uniform(1.0, 1.12)), shaped=shaped),
+        fonts.pen(axis_path, em if dice.chance(0.6) else round(1.1 * em), shaped=shaped),
     )
 
 
-def place_title(canvas: Canvas, look: Look, pens: Typeset, title: str, box: Rect, at_bottom: bool) -> Rect:
-    """Write the title above (or below) what remains of ``box``; returns the rest."""
+def place_title(
+    canvas: Canvas, look: Look, pens: Typeset, title: str, box: Rect, at_bottom: bool, subtitle: str = ""
+) -> Rect:
+    """Write the title above (or below) what remains of ``box``, a subtitle below it; returns the rest."""
     x0, y0, x1, y1 = box
     if not title:
         return box
     pen = pens.title
     lines = wrap(title, pen, x1 - x0)
-    if len(lines) > 2 or any(pen.width(line) > x1 - x0 for line in lines):
+    if len(lines) > 2 or any(pen.width(line) > x1 - x0 for line in lines) or pens.body.width(subtitle) > x1 - x0:
         raise NoRoomError("title")
     pitch = pen.size * 1.22
-    top = y1 - pitch * len(lines) if at_bottom else y0
-    x = x0 if look.title_align == "l" else (x0 + x1) / 2
+    below = 1.25 * pens.em if subtitle else 0.0
+    top = y1 - pitch * len(lines) - below if at_bottom else y0
+    x = {"l": x0, "m": (x0 + x1) / 2, "r": x1}[look.title_align]
     for index, line in enumerate(lines):
         canvas.text(x, top + pitch * index + 0.95 * pen.size, line, pen, look.ink, look.title_align + "s")
-    used = pitch * len(lines) + 0.45 * pens.em
+    if subtitle:
+        foot = top + pitch * len(lines) + 0.95 * pens.em
+        canvas.text(x, foot, subtitle, pens.body, look.soft, look.title_align + "s")
+    used = pitch * len(lines) + below + 0.45 * pens.em
     return (x0, y0, x1, y1 - used) if at_bottom else (x0, y0 + used, x1, y1)
 
 
 @dataclass(frozen=True)
 class LegendKey:
-    """One entry: its name, colour, and how the sample of it is drawn ("box", "dot", or a line with dashes > 0)."""
+    """One entry: its name, colour, and how the sample of it is drawn ("box", "dot" or "line")."""
 
     name: str
     colour: Colour
     kind: str
     dash: float = 0.0
+    marker: str = ""  # shape of its points, see ``Canvas.marker``; empty: none
 
 
 class Legend:
-    """Entries below each other, or in rows of at most ``width`` pixels."""
+    """Entries below each other, or in rows of at most ``width`` pixels.
 
-    def __init__(self, keys: Sequence[LegendKey], pen: Pen, *, stacked: bool, width: float, framed: bool) -> None:
-        self.pen, self.em = pen, pen.size
+    ``heading`` stands above them; with ``flipped`` the samples stand behind the names.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[LegendKey],
+        pen: Pen,
+        *,
+        stacked: bool,
+        width: float,
+        framed: bool,
+        heading: str = "",
+        flipped: bool = False,
+    ) -> None:
+        self.pen, self.em, self.heading, self.flipped = pen, pen.size, heading, flipped
         self.pad = 0.5 * self.em if framed else 0.0
         self.rows: list[list[LegendKey]] = [[]]
         used = 0.0
@@ -149,7 +171,8 @@ class Legend:
             used += size + self.em
         self.pitch = 1.35 * self.em
         self.width = max(sum(self.entry_width(k) + self.em for k in row) - self.em for row in self.rows) + 2 * self.pad
-        self.height = self.pitch * len(self.rows) + 2 * self.pad
+        self.width = max(self.width, pen.width(heading) + 2 * self.pad)
+        self.height = self.pitch * (len(self.rows) + (heading != "")) + 2 * self.pad
         if self.width > width:
             raise NoRoomError("legend")
 
@@ -167,40 +190,53 @@ class Legend:
             fill = look.paper if look.legend_frame == "line" else look.plot
             edge = look.grid or look.soft
             canvas.rect((x, y, x + self.width, y + self.height), fill, edge, 1.0, radius=0.15 * self.em)
+        if self.heading:
+            canvas.text(x + self.pad, y + self.pad + self.pitch / 2, self.heading, self.pen, look.ink, "lm")
+            y += self.pitch
         for number, row in enumerate(self.rows):
             left, middle = x + self.pad, y + self.pad + self.pitch * (number + 0.5)
             for key in row:
-                size = 0.36 * self.em
-                end = left + self.key_width(key) - 0.45 * self.em
-                if key.kind == "box":
-                    canvas.rect(
-                        (left + 0.1 * self.em, middle - size, left + 0.9 * self.em, middle + size),
-                        key.colour,
-                        look.edge,
+                sample = self.key_width(key) - 0.45 * self.em
+                if self.flipped:
+                    start = (
+                        x + self.width - self.pad - sample if len(row) == 1 else left + self.entry_width(key) - sample
                     )
-                elif key.kind == "dot":
-                    centre = left + self.em / 2
-                    canvas.ellipse((centre - size, middle - size, centre + size, middle + size), key.colour)
+                    canvas.text(start - 0.45 * self.em, middle, key.name, self.pen, look.soft, "rm")
                 else:
-                    canvas.line([(left, middle), (end, middle)], key.colour, max(1.5, 0.14 * self.em), key.dash)
-                    if key.kind == "marker":
-                        centre = (left + end) / 2
-                        canvas.ellipse(
-                            (centre - size * 0.8, middle - size * 0.8, centre + size * 0.8, middle + size * 0.8),
-                            key.colour,
-                        )
-                canvas.text(left + self.key_width(key), middle, key.name, self.pen, look.soft, "lm")
+                    start = left
+                    canvas.text(left + self.key_width(key), middle, key.name, self.pen, look.soft, "lm")
+                self._sample(canvas, look, key, start, start + sample, middle)
                 left += self.entry_width(key) + self.em
+
+    def _sample(self, canvas: Canvas, look: Look, key: LegendKey, x0: float, x1: float, y: float) -> None:
+        size = 0.36 * self.em
+        centre = (x0 + x1) / 2
+        if key.kind == "box":
+            canvas.rect((centre - 0.4 * self.em, y - size, centre + 0.4 * self.em, y + size), key.colour, look.edge)
+        elif key.kind == "dot":
+            canvas.ellipse((centre - size, y - size, centre + size, y + size), key.colour)
+        else:
+            canvas.line([(x0, y), (x1, y)], key.colour, max(1.5, 0.14 * self.em), key.dash)
+            if key.marker:
+                canvas.marker(key.marker, (centre, y), 0.8 * size, key.colour, look.edge, look.plot)
 
 
 def reserve_legend(
-    keys: Sequence[LegendKey], pen: Pen, look: Look, place: str, box: Rect, dice: Dice
+    keys: Sequence[LegendKey], pen: Pen, look: Look, place: str, box: Rect, dice: Dice, heading: str = ""
 ) -> tuple[Legend, tuple[float, float], Rect]:
     """A legend at a side of ``box`` (right, left, top, bottom): it, its corner, and what remains of the box."""
     x0, y0, x1, y1 = box
     stacked, gap = place in {"right", "left"}, 0.8 * pen.size
     room = (x1 - x0) * 0.5 if stacked else x1 - x0
-    legend = Legend(keys, pen, stacked=stacked, width=room, framed=look.legend_frame != "")
+    legend = Legend(
+        keys,
+        pen,
+        stacked=stacked,
+        width=room,
+        framed=look.legend_frame != "",
+        heading=heading,
+        flipped=stacked and dice.chance(0.06),
+    )
     if legend.height > (y1 - y0) * (1.0 if stacked else 0.35):
         raise NoRoomError("legend")
     if stacked:
@@ -237,7 +273,7 @@ def fit_categories(names: Sequence[str], pen: Pen, slot: float, room: float, dic
     em = pen.size
     widest = max(pen.width(name) for name in names)
     flat = widest <= slot - 0.45 * em
-    if flat and not dice.chance(0.06):
+    if flat and not dice.chance(0.13):
         return CategoryLabels(tuple((name,) for name in names), 0.0, 1.1 * em)
     if not flat and dice.chance(0.5) and any(" " in name for name in names):
         split = tuple(tuple(wrap(name, pen, slot - 0.45 * em)) for name in names)

@@ -93,6 +93,34 @@ class Canvas:
         """An ellipse inside ``box``."""
         self.painter.ellipse(self._grown(box), fill, edge, self._stroke(width) if edge else 0)
 
+    def marker(self, kind: str, centre: Point, size: float, colour: Colour, edge: Colour | None, inner: Colour) -> None:
+        """A point of a line, about ``size`` pixels around its centre; open ones are filled with ``inner``."""
+        x, y = centre
+        stroke = max(1.0, size / 2.5)
+        match kind:
+            case "circle" | "ring":
+                box = (x - size, y - size, x + size, y + size)
+                self.ellipse(box, inner if kind == "ring" else colour, colour if kind == "ring" else edge, stroke)
+            case "square" | "box":
+                box = (x - 0.9 * size, y - 0.9 * size, x + 0.9 * size, y + 0.9 * size)
+                self.rect(box, inner if kind == "box" else colour, colour if kind == "box" else edge, stroke)
+            case "diamond":
+                reach = 1.2 * size
+                self.polygon([(x, y - reach), (x + reach, y), (x, y + reach), (x - reach, y)], colour, edge)
+            case "triangle" | "down":
+                up = 1.0 if kind == "triangle" else -1.0
+                foot = y + 0.85 * size * up
+                self.polygon([(x, y - 1.15 * size * up), (x + 1.1 * size, foot), (x - 1.1 * size, foot)], colour, edge)
+            case _:
+                reach = 1.1 * size
+                if kind in {"plus", "star"}:
+                    self.line([(x - reach, y), (x + reach, y)], colour, stroke)
+                    self.line([(x, y - reach), (x, y + reach)], colour, stroke)
+                if kind in {"cross", "star"}:
+                    side = 0.75 * reach
+                    self.line([(x - side, y - side), (x + side, y + side)], colour, stroke)
+                    self.line([(x - side, y + side), (x + side, y - side)], colour, stroke)
+
     def slice(self, centre: Point, radius: float, start: float, end: float, fill: Colour) -> None:
         """A slice of a disc; angles in degrees clockwise from three o'clock."""
         x, y = centre

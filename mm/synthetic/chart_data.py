@@ -155,6 +155,8 @@ class ChartData:
     category_title: str  # axis titles; empty: not shown
     value_title: str
     kind: str = "words"  # of the categories, a key of DIMENSIONS
+    subtitle: str = ""  # below the title
+    legend_title: str = ""  # used where there is a legend
 
     def number(self, value: float) -> str:
         """A value as printed, sign in front."""
@@ -312,8 +314,16 @@ def draw_title(dice: Dice, lexicon: Lexicon, metric: str, dimension: str) -> str
     return {0: text, 1: text.upper(), 2: text.title(), 3: text.capitalize()}[dice.weighted({0: 7, 1: 0.7, 2: 1, 3: 1})]
 
 
+def _subtitle(dice: Dice, lexicon: Lexicon, unit: str) -> str:
+    year = dice.integer(1990, 2027)
+    words = lexicon.title(dice, dice.integer(1, 4))
+    return dice.pick(
+        [f"in {unit}", f"Values in {unit}", f"{year}-{year + 3}", words, words.lower(), words.capitalize()]
+    )
+
+
 def draw_data(
-    dice: Dice, lexicon: Lexicon, *, shape: str, num_categories: int, num_series: int, longest: int
+    dice: Dice, lexicon: Lexicon, *, shape: str, num_categories: int, num_series: int, longest: int, title_room: int
 ) -> ChartData:
     """The content of a chart.
 
@@ -322,13 +332,14 @@ def draw_data(
         num_categories: labels along the axis, or slices.
         num_series: lines, or bars in a group.
         longest: most characters of a label.
+        title_room: most characters of a title.
     """
     kind = dice.weighted(_ORDERED if shape == "line" else _NAMED)
     if num_categories > {"weekday": 7, "quarter": 12, "month": 12}.get(kind, num_categories):
         kind = "year"
     categories = draw_labels(dice, lexicon, kind, num_categories, longest)
     metric = dice.pick(METRICS) if dice.chance(0.7) else lexicon.title(dice, 1)
-    dimension = dice.pick(DIMENSIONS[kind])
+    dimension, series_kind = dice.pick(DIMENSIONS[kind]), kind
     if num_series == 1:
         series = [metric]
     else:
@@ -348,7 +359,8 @@ def draw_data(
             if name != kind
         ]
         taken = {label.lower() for label in categories}
-        series = draw_labels(dice, lexicon, dice.pick(options), num_series, min(longest, 14))
+        series_kind = dice.pick(options)
+        series = draw_labels(dice, lexicon, series_kind, num_series, max(4, min(longest - 1, 14)))
         series = [name + " B" if name.lower() in taken else name for name in series]
     top, decimals = draw_scale(dice)
     signed = shape != "pie" and num_series == 1 and dice.chance(0.07)
@@ -360,23 +372,29 @@ def draw_data(
         values = [[_rounded(value + base, decimals) for value in row] for row in values]
     percent = top <= 100 and shape != "pie" and dice.chance(0.12)  # slices have percents of their own
     dollar = not percent and dice.chance(0.08)
+    suffix = "%" if percent else dice.pick(["k", "K", "M", "kg", " kg", " km", "s", " ms"]) if dice.chance(0.04) else ""
     unit = dice.pick(_UNITS)
     titles = dice.chance(0.6)
+    title = draw_title(dice, lexicon, metric, dimension) if dice.chance(0.87) else ""
+    while len(title) > title_room:
+        title = draw_title(dice, lexicon, metric, dimension)
     value_title = dice.pick(
         [metric, metric, f"{metric} ({unit})", f"{metric} [{unit}]", unit.capitalize(), "Value", "Number", "Amount"]
     )
     return ChartData(
-        title=draw_title(dice, lexicon, metric, dimension) if dice.chance(0.85) else "",
+        title=title,
         categories=tuple(categories),
         series=tuple(series),
         values=tuple(tuple(row) for row in values),
         decimals=decimals,
         prefix="$" if dollar else "",
-        suffix="%" if percent else "",
+        suffix=suffix,
         thousands=dice.weighted({",": 5, "": 4, " ": 0.5}) if top >= 1000 else "",
         category_title=dimension if titles and dice.chance(0.8) and shape != "pie" else "",
         value_title=value_title if titles and dice.chance(0.9) and shape != "pie" else "",
         kind=kind,
+        subtitle=_subtitle(dice, lexicon, unit) if title and dice.chance(0.09) else "",
+        legend_title=dice.pick(DIMENSIONS[series_kind]) if dice.chance(0.16) else "",
     )
 
 

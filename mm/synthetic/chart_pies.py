@@ -59,7 +59,7 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
         raise NoRoomError("colours")
     pad = em * dice.uniform(0.4, 1.0)
     box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
-    box = place_title(canvas, look, pens, data.title, box, at_bottom=dice.chance(0.05))
+    box = place_title(canvas, look, pens, data.title, box, dice.chance(0.05), data.subtitle)
     joint = dice.pick([" {}", " ({})", ": {}", ", {}"]) if plan.figures != "both" else dice.pick([" {}", ": {}"])
     full = [
         name + joint.format(number) if plan.figures and plan.figures_at == "label" else name
@@ -70,7 +70,7 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     if plan.labels == "legend":
         kind = dice.pick(["box", "box", "dot"])
         keys = [LegendKey(text, colour, kind) for text, colour in zip(full, colours, strict=True)]
-        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice)
+        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice, data.legend_title)
     x0, y0, x1, y1 = box
     out = 0.35 * em
     side = 0.0

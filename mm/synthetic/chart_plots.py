@@ -69,10 +69,15 @@ def _axis(data: ChartData, plan: PlotPlan, wanted: int, snug: bool) -> ValueAxis
     return make_axis(values, wanted=wanted, from_zero=not far, snug=snug, headroom=headroom)
 
 
-def _tick_texts(axis: ValueAxis, data: ChartData, bare: bool) -> list[str]:
-    texts = []
+def _tick_texts(axis: ValueAxis, data: ChartData, bare: bool, form: str) -> list[str]:
+    """Ticks as written; ``form`` is "", "k" (thousands, where they are whole) or "." (one decimal more)."""
+    whole = axis.ticks[-1] >= 1000 and all(tick % 100 == 0 for tick in axis.ticks)
+    if form == "k" and whole and not data.suffix:
+        prefix = "" if bare else data.prefix
+        return [f"{'-' if tick < 0 else ''}{prefix}{abs(tick) / 1000:g}{'k' if tick else ''}" for tick in axis.ticks]
+    texts, decimals = [], axis.decimals + (form == "." and axis.ticks[-1] < 1000)
     for tick in axis.ticks:
-        body = f"{abs(tick):,.{axis.decimals}f}".replace(",", data.thousands)
+        body = f"{abs(tick):,.{decimals}f}".replace(",", data.thousands)
         sign = "-" if tick < 0 else ""
         texts.append(sign + body if bare else f"{sign}{data.prefix}{body}{data.suffix}")
     return texts
@@ -87,12 +92,12 @@ def draw_axes_chart(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, 
     em = pens.em
     pad = em * dice.uniform(0.4, 1.1)
     box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
-    box = place_title(canvas, look, pens, data.title, box, at_bottom=dice.chance(0.04))
+    box = place_title(canvas, look, pens, data.title, box, dice.chance(0.04), data.subtitle)
     colours = series_colours(look, data, plan)
     keys = _legend_keys(data, plan, colours, dice)
     legend = corner = None
     if plan.legend in {"right", "left", "top", "bottom"}:
-        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice)
+        legend, corner, box = reserve_legend(keys, pens.body, look, plan.legend, box, dice, data.legend_title)
     elif plan.legend == "ends":
         wide = max(pens.body.width(name) for name in data.series) + 0.6 * em
         box = (box[0], box[1], box[2] - wide, box[3])
@@ -114,11 +119,14 @@ def draw_axes_chart(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, 
 def _legend_keys(data: ChartData, plan: PlotPlan, colours: list[Colour], dice: Dice) -> list[LegendKey]:
     if plan.shape == "bar":
         return [LegendKey(name, colour, "box") for name, colour in zip(data.series, colours, strict=False)]
-    kind = dice.pick(["line", "marker", "marker"])
-    dashed = dice.chance(0.2)
+    common = [shape for shape in MARKERS[:4] for _ in range(3)] + list(MARKERS[4:])
+    markers = [dice.pick(common)] * len(data.series) if dice.chance(0.6) else dice.shuffled(MARKERS[:8])
+    marked, dashed = dice.chance(0.64), dice.chance(0.2)
     return [
-        LegendKey(name, colour, kind, 12.0 * (0, 0.6, 0.3)[index % 3] if dashed else 0.0)
-        for index, (name, colour) in enumerate(zip(data.series, colours, strict=False))
+        LegendKey(
+            name, colour, "line", 12.0 * (0, 0.6, 0.3, 0.15)[index % 4] if dashed else 0.0, shape if marked else ""
+        )
+        for index, (name, colour, shape) in enumerate(zip(data.series, colours, markers, strict=False))
     ]
 
 
@@ -155,10 +163,11 @@ def _fit_plot(
     em, pen, count = pens.em, pens.body, len(data.categories)
     x0, y0, x1, y1 = box
     snug, bare = dice.chance(0.45), dice.chance(0.5)
+    form = dice.weighted({"": 8.3, "k": 1.0, ".": 0.7})
     edge = plan.shape == "line" and dice.chance(0.35)  # the first point lies on the axis
-    for wanted in range(dice.integer(3, 8), 1, -1):
+    for wanted in range(dice.integer(4, 9), 1, -1):
         axis = _axis(data, plan, wanted, snug)
-        ticks = _tick_texts(axis, data, bare)
+        ticks = _tick_texts(axis, data, bare, form)
         widest = max(map(pen.width, ticks))
         pixels_a_tick = (axis.ticks[1] - axis.ticks[0]) / (axis.high - axis.low)
         labels = None
@@ -209,7 +218,7 @@ def _draw_frame(
     em, pen, thin = pens.em, pens.body, max(1.0, pens.em / 16)
     if look.plot != look.paper:
         canvas.rect(plot.box, look.plot)
-    dash = 0.35 * em if look.grid_dash else 0.0
+    dash = look.grid_dash * em
     length = {"out": 0.3 * em, "in": -0.3 * em, "": 0.0}[look.ticks]
     places = [plot.value(tick) for tick in plot.axis.ticks]
     for place, text in zip(places, ticks, strict=False):
@@ -250,12 +259,14 @@ def _draw_bars(
     canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, colours: list[Colour], dice: Dice
 ) -> None:
     em, lanes = pen.size, 1 if plan.stacked else len(data.series)
-    fill = dice.uniform(0.5, 0.92)
+    fill = dice.weighted({dice.uniform(0.5, 0.92): 8, dice.uniform(0.3, 0.5): 1.2, 1.0: 0.3})
+    finish = dice.weighted({"": 8.8, "gradient": 0.7, "hatch": 0.5})
     thickness = plot.slot * fill / lanes
     if thickness < 3 or (plan.printed and plan.horizontal and thickness < 0.95 * em):
         raise NoRoomError("bars")
     radius = 0.2 * thickness if not plan.stacked and dice.chance(0.07) else 0.0
-    inside = plan.stacked or (plan.printed and dice.chance(0.15))
+    inside = plan.stacked or (plan.printed and dice.chance(0.17))
+    centred = plan.stacked or dice.chance(0.35)
     base = [0.0] * len(data.categories)
     for s, row in enumerate(data.values):
         for c, value in enumerate(row):
@@ -271,6 +282,8 @@ def _draw_bars(
                 else (start, high, start + thickness - gap, low)
             )
             canvas.rect(box, colour, look.edge, max(1.0, em / 16), radius)
+            if finish and not radius and not inside:
+                _finish_bar(canvas, box, colour, finish, plan.horizontal, (s + 1) * 0.3 * em)
             if plan.printed:
                 _bar_label(
                     canvas,
@@ -281,8 +294,34 @@ def _draw_bars(
                     plan.horizontal,
                     value < 0,
                     colour if inside else None,
-                    plan.stacked,
+                    centred,
                 )
+
+
+def _finish_bar(canvas: Canvas, box: Rect, colour: Colour, finish: str, horizontal: bool, gap: float) -> None:
+    """Shading across a bar, or strokes over it, in another shade of its colour."""
+    x0, x1 = sorted((box[0], box[2]))
+    y0, y1 = sorted((box[1], box[3]))
+    goal = 0 if sum(colour) > 380 else 255
+
+    def shade(share: float) -> Colour:
+        red, green, blue = (round(value + (goal - value) * share) for value in colour)
+        return (red, green, blue)
+
+    if finish == "gradient":
+        for step in range(6):
+            a, b = step / 6, (step + 1) / 6
+            part = (x0, y0 + (y1 - y0) * a, x1, y0 + (y1 - y0) * b)
+            if not horizontal:
+                part = (x0 + (x1 - x0) * a, y0, x0 + (x1 - x0) * b, y1)
+            canvas.rect(part, shade(0.06 * abs(step - 2)))
+        return
+    place, gap = x0 - (y1 - y0) + 2 * gap, 2 * max(2.5, gap)
+    while place < x1:  # strokes at 45 degrees, cut at the sides
+        start, end = max(place, x0), min(place + (y1 - y0), x1)
+        if start < end:
+            canvas.line([(start, y1 - (start - place)), (end, y1 - (end - place))], shade(0.55), 1.0)
+        place += gap
 
 
 def _bar_label(
@@ -325,24 +364,55 @@ def _bar_label(
         )
 
 
+MARKERS = ("circle", "square", "diamond", "triangle", "down", "plus", "cross", "star", "ring", "box")
+
+
+def _smoothed(points: Sequence[Point], steps: int = 8) -> list[Point]:
+    """A Catmull-Rom curve through the points, its rises never beyond them (tangents are flat at turns)."""
+    found = [points[0]]
+    slopes = [0.0] * len(points)
+    for index in range(1, len(points) - 1):
+        before, behind = points[index][1] - points[index - 1][1], points[index + 1][1] - points[index][1]
+        if before * behind > 0:
+            slopes[index] = 2 * before * behind / (before + behind)
+    for (one, other), (rise, fall) in zip(
+        zip(points, points[1:], strict=False), zip(slopes, slopes[1:], strict=False), strict=True
+    ):
+        for step in range(1, steps + 1):
+            t = step / steps
+            cubic, square = t * t * t, t * t
+            y = (2 * cubic - 3 * square + 1) * one[1] + (cubic - 2 * square + t) * rise
+            y += (3 * square - 2 * cubic) * other[1] + (cubic - square) * fall
+            found.append((one[0] + (other[0] - one[0]) * t, y))
+    return found
+
+
+def _stairs(points: Sequence[Point]) -> list[Point]:
+    """Level pieces around each point, joined by upright ones half-way."""
+    found = [points[0]]
+    for one, other in zip(points, points[1:], strict=False):
+        middle = (one[0] + other[0]) / 2
+        found += [(middle, one[1]), (middle, other[1])]
+    return [*found, points[-1]]
+
+
 def _draw_lines(
     canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, keys: list[LegendKey], dice: Dice
 ) -> None:
     em = pen.size
     width = max(1.5, look.line_width * em)
-    shape = dice.pick(["circle", "circle", "square", "diamond", "triangle"])
-    same = dice.chance(0.6)
-    marked = keys[0].kind == "marker" or plan.printed or len(data.categories) < 3
-    for s, (row, key) in enumerate(zip(data.values, keys, strict=True)):
+    form = dice.weighted({"straight": 8.5, "smooth": 1.2, "stairs": 0.3})
+    fallback = dice.pick(MARKERS[:4]) if plan.printed or len(data.categories) < 3 else ""
+    for row, key in zip(data.values, keys, strict=True):
         points = [(x, plot.value(value)) for x, value in zip(plot.centres, row, strict=True)]
+        path = _smoothed(points) if form == "smooth" else _stairs(points) if form == "stairs" else points
         if len(data.series) == 1 and dice.chance(0.12):
             red, green, blue = (round(a + (b - a) * 0.65) for a, b in zip(key.colour, look.plot, strict=True))
             floor = plot.box[3]
-            canvas.polygon([(points[0][0], floor), *points, (points[-1][0], floor)], (red, green, blue))
-        canvas.line(points, key.colour, width, key.dash * em / 12)
-        kind = shape if same else ("circle", "square", "triangle", "diamond")[s % 4]
-        for x, y in points if marked else ():
-            draw_marker(canvas, kind, (x, y), max(2.5, 0.27 * em), key.colour, look.edge)
+            canvas.polygon([(points[0][0], floor), *path, (points[-1][0], floor)], (red, green, blue))
+        canvas.line(path, key.colour, width, key.dash * em / 12)
+        for point in points if key.marker or fallback else ():
+            canvas.marker(key.marker or fallback, point, max(2.5, 0.27 * em), key.colour, look.edge, look.plot)
         if plan.printed:
             for index, ((x, y), value) in enumerate(zip(points, row, strict=True)):
                 valley = all(y > beside[1] for beside in points[max(0, index - 1) : index + 2] if beside[0] != x)
@@ -352,33 +422,21 @@ def _draw_lines(
             canvas.text(points[-1][0] + 0.5 * em, points[-1][1], key.name, pen, key.colour, "lm")
 
 
-def draw_marker(canvas: Canvas, kind: str, centre: Point, size: float, colour: Colour, edge: Colour | None) -> None:
-    """A point of a line, about ``size`` pixels around its centre."""
-    x, y = centre
-    match kind:
-        case "circle":
-            canvas.ellipse((x - size, y - size, x + size, y + size), colour, edge)
-        case "square":
-            canvas.rect((x - 0.9 * size, y - 0.9 * size, x + 0.9 * size, y + 0.9 * size), colour, edge)
-        case "diamond":
-            canvas.polygon(
-                [(x, y - 1.2 * size), (x + 1.2 * size, y), (x, y + 1.2 * size), (x - 1.2 * size, y)], colour, edge
-            )
-        case _:
-            canvas.polygon(
-                [(x, y - 1.15 * size), (x + 1.1 * size, y + 0.85 * size), (x - 1.1 * size, y + 0.85 * size)],
-                colour,
-                edge,
-            )
-
-
 def _legend_inside(
     pen: Pen, look: Look, data: ChartData, plan: PlotPlan, plot: Plot, keys: list[LegendKey]
 ) -> tuple[Legend, tuple[float, float]]:
     """A legend in a corner of the plot that no mark or number touches."""
     em = pen.size
     x0, y0, x1, y1 = plot.box
-    legend = Legend(keys, pen, stacked=True, width=0.6 * (x1 - x0), framed=look.legend_frame != "")
+    legend = Legend(
+        keys,
+        pen,
+        stacked=True,
+        width=0.6 * (x1 - x0),
+        framed=look.legend_frame != "",
+        heading=data.legend_title,
+        flipped=look.ticks == "in",
+    )
     if plan.horizontal:
         ends = [max(plot.value(value) for value in column) + 0.6 * em for column in zip(*data.values, strict=True)]
         if plan.stacked:

@@ -25,14 +25,14 @@ class Look:
     soft: Colour  # tick labels
     grid: Colour | None
     grid_axis: str  # "value" or "both"
-    grid_dash: bool
+    grid_dash: float  # em of a dash; 0: solid lines
     spines: str
     spine: Colour
     ticks: str  # "out", "in" or ""
     palette: tuple[Colour, ...]
     edge: Colour | None  # outline of bars, slices and markers
     legend_frame: str  # "", "line" or "fill"
-    title_align: str  # letter: l, m
+    title_align: str  # letter: l, m, r
     title_bold: bool
     line_width: float  # em
     face: Typeface
@@ -78,9 +78,11 @@ def palettes() -> Mapping[str, tuple[Colour, ...]]:
     return _data()[0]
 
 
+@lru_cache(maxsize=1 << 15)
 def contrast(one: Colour, other: Colour) -> float:
     """Distance of two colours, 0..about 440, green weighted more."""
-    return math.sqrt(sum(w * (a - b) ** 2 for w, a, b in zip((0.8, 1.5, 0.7), one, other, strict=True)))
+    red, green, blue = one[0] - other[0], one[1] - other[1], one[2] - other[2]
+    return math.sqrt(0.8 * red * red + 1.5 * green * green + 0.7 * blue * blue)
 
 
 def _random_palette(dice: Dice) -> tuple[Colour, ...]:
@@ -111,7 +113,7 @@ def draw_look(dice: Dice, fonts: FontSet, level: float) -> Look:
         soft=_ink(row["soft"]),
         grid=_colour(row["grid"]),
         grid_axis=row["grid_axis"],
-        grid_dash=False,
+        grid_dash=0.0,
         spines=text["spines"],
         spine=_ink(row["spine"]),
         ticks=text["ticks"],
@@ -139,7 +141,7 @@ def draw_look(dice: Dice, fonts: FontSet, level: float) -> Look:
         if dice.chance(0.3):
             changes["ticks"] = dice.pick(["out", "in", ""])
         if dice.chance(0.3):
-            changes["title_align"], changes["title_bold"] = dice.pick("lm"), dice.chance(0.5)
+            changes["title_align"], changes["title_bold"] = dice.pick("lmmr"), dice.chance(0.5)
         if dice.chance(0.3):
             changes["legend_frame"] = dice.pick(["", "line", "fill"])
         if dice.chance(0.25):
@@ -149,7 +151,8 @@ def draw_look(dice: Dice, fonts: FontSet, level: float) -> Look:
             changes["paper"] = tint
             changes["plot"] = tint if dice.chance(0.6) else _WHITE
         look = replace(look, **changes)  # type: ignore[arg-type]
-    look = replace(look, grid_dash=dice.chance(0.2))
+    dotted = 0.3 if row["family"] == "-" and "graph" in row["palettes"] else 0.16
+    look = replace(look, grid_dash=dice.pick([0.1, 0.2, 0.35, 0.35, 0.6]) if dice.chance(dotted) else 0.0)
     return replace(look, palette=visible(look.palette, (look.paper, look.plot), look.edge is not None))
 
 

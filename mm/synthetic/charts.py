@@ -48,12 +48,13 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     if kind not in KINDS:
         raise OptionError(f"Unknown kind of chart {kind!r}. Known kinds: {', '.join(KINDS)}.")
     dice, words = Dice(rng), lexicon(fonts.split)
-    size = draw_size(dice, level)
     for attempt in range(200):
-        if attempt % 10 == 9:  # a small picture that nothing fits
+        if attempt % 8 == 0:  # the first time, and for a small picture that nothing fits
             size = draw_size(dice, level)
+            look = draw_look(dice, fonts, level)
+            pens = typeset(fonts, look, size[2], dice)
         try:
-            return _draw(kind, dice, words, fonts, level, size, ease=min(1.0, attempt / 10))
+            return _draw(kind, dice, words, fonts, level, size, look, pens, ease=min(1.0, attempt / 8))
         except NoRoomError:
             continue
     raise AssertionError(f"no {kind} fits its canvas")
@@ -77,11 +78,17 @@ def draw_size(dice: Dice, level: float) -> tuple[int, int, int]:
 
 
 def _draw(
-    kind: str, dice: Dice, words: Lexicon, fonts: FontSet, level: float, size: tuple[int, int, int], ease: float
+    kind: str,
+    dice: Dice,
+    words: Lexicon,
+    fonts: FontSet,
+    level: float,
+    size: tuple[int, int, int],
+    look: Look,
+    pens: Typeset,
+    ease: float,
 ) -> Sample:
     width, height, em = size
-    look = draw_look(dice, fonts, level)
-    pens = typeset(fonts, look, em, dice)
     smooth = 2 if kind != "bar" and dice.chance(0.85) and width * height < 600_000 else 1
     canvas = Canvas(width, height, look.paper, smooth)
     draw = _draw_pie if kind == "pie" else _draw_plot
@@ -142,7 +149,7 @@ def _names(colours: Sequence[Colour], names: Sequence[str]) -> dict[str, str]:
 def _count(dice: Dice, low: int, high: int, level: float, ease: float) -> int:
     """A number of things, fewer at low levels and after failures."""
     top = max(low, round(low + (high - low) * (0.35 + 0.65 * level) * (1.0 - 0.7 * ease)))
-    return dice.integer(low, top)
+    return dice.integer(low, top) if dice.chance(0.4) else max(dice.integer(low, top), dice.integer(low, top))
 
 
 def _draw_plot(
@@ -151,13 +158,15 @@ def _draw_plot(
     ems = canvas.width / pens.em
     bar = kind == "bar"
     horizontal = bar and dice.chance(0.36)
-    several = dice.chance(0.25 + 0.2 * level) if bar else dice.chance(0.3 + 0.3 * level)
+    several = dice.chance(0.32 + 0.24 * level if bar else 0.36 + 0.3 * level)
     num_series = dice.weighted({2: 5, 3: 3, 4: 0.8 if bar else 0.4}) if several else 1
     stacked = bar and several and dice.chance(0.35)
     room = int((canvas.height / pens.em - 4) / 1.5 if horizontal else (ems - 5) / 1.7)
     if several and not stacked and bar:
         room = room // num_series + 1
     most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
+    share = {True: 0.85 if stacked else 0.72 if several else 0.7, False: 0.75 if num_series == 1 else 0.4}
+    printed = dice.chance(share[bar]) and num_series < 3 + 2 * bar
     data = draw_data(
         dice,
         words,
@@ -165,10 +174,11 @@ def _draw_plot(
         num_categories=_count(dice, 2 if bar else 3, most, level, ease),
         num_series=num_series,
         longest=max(4, min(18, int(ems * 0.3))),
+        title_room=int(ems * 1.9),
     )
-    printed = dice.chance((0.66 if num_series == 1 or stacked else 0.55) if bar else 0.6 if num_series == 1 else 0.2)
-    if not bar and len(data.categories) > ems / 2.6:
-        printed = False
+    if not bar and printed:
+        widest = max(pens.body.width(data.number(value)) for row in data.values for value in row)
+        printed = widest < 0.85 * (canvas.width - 5 * pens.em) / len(data.categories)
     legend = dice.weighted(
         {"right": 4, "top": 2.5, "bottom": 2.5, "inside": 3, "left": 0.2, "ends": 0.0 if bar else 1.0}
     )
@@ -201,6 +211,8 @@ def _draw_plot(
         printed=printed,
         order=tuple(range(len(data.categories))),
         ticks=plot.ticks,
+        subtitle=data.subtitle,
+        legend_title=data.legend_title if legend not in {"", "ends"} else "",
     )
 
 
@@ -237,7 +249,8 @@ def _draw_pie(
         shape="pie",
         num_categories=num,
         num_series=1,
-        longest=max(4, min(18, int(canvas.width / pens.em * 0.25))),
+        longest=max(4, min(18, int(canvas.width / pens.em * 0.24))),
+        title_room=int(canvas.width / pens.em * 1.9),
     )
     plan = PiePlan(
         donut=dice.chance(0.28),
@@ -280,4 +293,6 @@ def _draw_pie(
         colours=colours,
         marked=False,
         printed=plan.figures != "",
+        subtitle=data.subtitle,
+        legend_title=data.legend_title if plan.labels == "legend" else "",
     )
