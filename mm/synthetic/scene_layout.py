@@ -15,17 +15,16 @@ groups stand in separate strips, and their middles differ more in the direction 
 "small" and "large" are said where the objects are clearly so, nothing in between. The objects of a group have one size.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-from PIL import Image
 
-from mm.synthetic.chart_canvas import Canvas, Rect
+from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
-from mm.synthetic.fonts import Colour
-from mm.synthetic.shapes import COLOURS, SHAPES, draw_shape, shape_box
+from mm.synthetic.shapes import COLOURS, SHAPES, draw_turn, outline, shape_box
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -48,13 +47,17 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Equal objects. ``size`` is "small", "" or "large"; ``boxes`` are in pixels, from left to right."""
+    """Equal objects. ``size`` is "small", "" or "large"; ``boxes`` are in pixels, from left to right.
+
+    ``turn`` is by how many degrees all of them are turned clockwise.
+    """
 
     count: int
     colour: str
     shape: str
     size: str
     boxes: tuple[Rect, ...] = ()
+    turn: int = 0
 
     def name(self, *, colour: bool = True, plural: bool | None = None) -> str:
         """ "red circle" or "red circles"."""
@@ -100,13 +103,13 @@ def plural_of(shape: str) -> str:
     return shape + ("es" if shape.endswith("s") else "s")
 
 
-_RADII = {"small": (0.045, 0.06), "": (0.082, 0.105), "large": (0.155, 0.2)}
+_RADII = {"small": (0.046, 0.063), "": (0.084, 0.115), "large": (0.155, 0.205)}
 """Half the height of an object as a share of the shorter side; the gaps between the ranges keep the words clear."""
 
 
 def draw_scene(dice: Dice, size: tuple[int, int], level: float) -> Scene:
     """Make up a scene with all its boxes."""
-    count = dice.weighted({1: 4.0, 2: 4.0 * (0.3 + 0.7 * level), 3: 3.0 * level})
+    count = dice.weighted({1: 3.5, 2: 4.0 * (0.3 + 0.7 * level), 3: 3.5 * level})
     while True:
         background = dice.pick(sorted(COLOURS))
         groups: list[Group] = []
@@ -114,7 +117,8 @@ def draw_scene(dice: Dice, size: tuple[int, int], level: float) -> Scene:
             many = dice.weighted({1: 5, 2: 3, 3: 2, 4: 1.3, 5: 1, 6: 1})
             scale = dice.weighted({"": 5, "small": 1.5, "large": 1.5 if many <= 2 else 0.0})
             colour = dice.pick([name for name in COLOURS if name != background])
-            groups.append(Group(many, colour, dice.pick(SHAPES), scale))
+            shape = dice.pick(SHAPES)
+            groups.append(Group(many, colour, shape, scale, (), draw_turn(dice, shape) if dice.chance(level) else 0))
         if sum(group.count for group in groups) > 8 or len({(g.colour, g.shape) for g in groups}) < count:
             continue
         layout = dice.pick(["row", "column"]) if count > 1 else ""
@@ -158,7 +162,7 @@ def _place(dice: Dice, groups: Sequence[Group], layout: str, size: tuple[int, in
         boxes = _scatter(dice, group, radius, region, short)
         if boxes is None:
             return None
-        found.append(Group(group.count, group.colour, group.shape, group.size, tuple(sorted(boxes))))
+        found.append(replace(group, boxes=tuple(sorted(boxes))))
     return found, ""
 
 
@@ -186,7 +190,7 @@ def _scatter(dice: Dice, group: Group, radius: float, region: Rect, short: float
         points = np.array(centres)
         distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points)) * 1e9
         if distances.min() >= step:
-            return [shape_box(group.shape, centre, radius) for centre in centres]
+            return [shape_box(group.shape, centre, radius, group.turn) for centre in centres]
     return None
 
 
@@ -199,23 +203,22 @@ def _place_single(dice: Dice, group: Group, size: tuple[int, int]) -> tuple[list
         near = (cell + 0.5 + dice.uniform(-0.27, 0.27)) / 3 * length
         return min(max(near, radius * 1.05 + 2), length - radius * 1.05 - 2)
 
-    box = shape_box(group.shape, (spot(column, size[0]), spot(row, size[1])), radius)
-    return [Group(1, group.colour, group.shape, group.size, (box,))], PLACES[column, row]
+    box = shape_box(group.shape, (spot(column, size[0]), spot(row, size[1])), radius, group.turn)
+    return [replace(group, boxes=(box,))], PLACES[column, row]
 
 
-def paint(scene: Scene, size: tuple[int, int], dice: Dice) -> Image.Image:
-    """The picture of a scene."""
-
-    def shade(name: str, spread: int) -> Colour:
-        red, green, blue = (min(255, max(0, c + dice.integer(-spread, spread))) for c in COLOURS[name])
-        return (red, green, blue)
-
-    canvas = Canvas(*size, shade(scene.background, 8), 2)
-    outline = dice.chance(0.12)
+def tilted(scene: Scene, size: tuple[int, int], degrees: int, scale: float) -> Scene:
+    """The scene on a sheet that lies turned clockwise and ``scale`` times as large around the middle of the picture."""
+    cos, sin = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
+    middle_x, middle_y = size[0] / 2, size[1] / 2
+    groups = []
     for group in scene.groups:
-        colour = shade(group.colour, 12)
-        light = sum(colour) + sum(COLOURS[scene.background]) > 380
-        edge: Colour | None = ((30, 30, 30) if light else (225, 225, 225)) if outline else None
-        for box in group.boxes:
-            draw_shape(canvas, group.shape, box, colour, edge)
-    return canvas.picture()
+        xs, ys = zip(*outline(group.shape, group.turn), strict=True)
+        turn, boxes = group.turn + degrees, []
+        for x0, y0, x1, _ in group.boxes:
+            radius = (x1 - x0) / (max(xs) - min(xs))
+            dx, dy = x0 - radius * min(xs) - middle_x, y0 - radius * min(ys) - middle_y  # the shape's own middle
+            centre = (middle_x + dx * cos - dy * sin, middle_y + dx * sin + dy * cos)
+            boxes.append(shape_box(group.shape, centre, radius * scale, turn))
+        groups.append(replace(group, boxes=tuple(sorted(boxes)), turn=turn))
+    return replace(scene, groups=tuple(groups))

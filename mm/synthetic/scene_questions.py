@@ -1,29 +1,91 @@
-"""Questions on scenes, and boxes in the format of DeepSeek-VL2.
+"""Questions on scenes.
 
 Counts are answered in digits, colours and shapes by their name, relations by "left", "right", "above" or "below", yes
-or no questions by "Yes" or "No". Boxes of one query stand in one list, from left to right.
+or no questions by "Yes" or "No", groups as in the caption ("two red circles"), what is not there by ``ABSENT_ANSWER``.
+How many there are of a shape that is absent is 0, and whether there is one is "No".
 """
 
-from collections.abc import Sequence
-
 from mm.chat import TASK_PROMPTS
-from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
-from mm.synthetic.ground import ground_answer
 from mm.synthetic.sample import ABSENT_ANSWER, Turn
 from mm.synthetic.scene_layout import Group, Scene, plural_of
 from mm.synthetic.shapes import COLOURS, SHAPES
 
-CAPTION_PROMPTS = (TASK_PROMPTS["caption"],) * 6 + (
-    "What is in the picture?",
-    "What is in the image?",
-    "Describe the picture.",
+_PICTURES = ("picture", "image", "scene", "drawing")
+
+_CAPTION_PROMPTS = (
+    "What is in the {}?",
+    "What is in the {}?",
+    "What is in this {}?",
+    "What's in the {}?",
+    "Describe the {}.",
+    "Describe this {}.",
+    "Describe the {} in one sentence.",
+    "What does the {} show?",
+    "What can you see in the {}?",
+    "What do you see in the {}?",
     "What do you see?",
-    "What does the image show?",
-    "Caption this image.",
+    "Describe what you see.",
+    "Caption this {}.",
+    "Write a caption for the {}.",
+    "Give a caption.",
+    "What is shown?",
+    "What is shown in the {}?",
 )
 
 _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above"}
+
+
+_COUNT = (
+    "How many {} are there?",
+    "How many {} are there?",
+    "How many {} are there?",
+    "How many {} do you see?",
+    "How many {} can you see?",
+    "How many {} are in the picture?",
+    "How many {} are in the image?",
+    "How many {} does the picture show?",
+    "Count the {}.",
+    "What is the number of {}?",
+    "Number of {}?",
+)
+
+_THINGS = ("dog", "cat", "car", "tree", "house", "person", "bird", "horse", "chair", "cup", "boat", "flower", "ball")
+"""What no scene shows."""
+
+_ELSEWHERE = (
+    "total", "total amount", "date", "time", "store name", "name of the store", "phone number", "address", "price",
+    "subtotal", "tax", "title", "title of the chart", "highest value", "smallest value", "name of the person",
+    "invoice number", "temperature", "license plate", "brand", "first word", "text", "heading", "website", "cashier",
+    "change", "tip", "discount", "speed limit", "page number", "headline", "customer", "email address", "due date",
+)  # fmt: skip
+"""What other pictures show."""
+
+_ABSENT = (
+    "Who is in the {p}?",
+    "What animal is this?",
+    "What is written in the {p}?",
+    "What does the text say?",
+    "What does the sign say?",
+    "How old is the person?",
+    "What is the person wearing?",
+    "Where was this {p} taken?",
+    "When was this {p} taken?",
+    "What time is it?",
+    "Who drew this?",
+    "Which bar is the highest?",
+    "Which store is this?",
+    "How much was paid?",
+    "What city is this?",
+    "What is the weather like?",
+    "What is the {t} doing?",
+    "What color is the {t}?",
+    "Where is the {t}?",
+    "What is next to the {t}?",
+    "How big is the {t}?",
+    "What kind of {t} is it?",
+    "What is the name of the {t}?",
+)
 
 
 def _colour_word(dice: Dice) -> str:
@@ -46,7 +108,7 @@ def _count_turns(scene: Scene, dice: Dice) -> list[Turn]:
     total = sum(g.count for g in scene.groups)
     other = dice.pick([shape for shape in SHAPES if all(g.shape != shape for g in scene.groups)])
     name, plain = group.name(plural=True), plural_of(group.shape)
-    ask = dice.pick(["How many {} are there?", "How many {} are there?", "How many {} do you see?", "Count the {}."])
+    ask = dice.pick(_COUNT)
     return [
         Turn(ask.format(plain), str(of_shape)),
         Turn(ask.format(plain), str(of_shape)),
@@ -70,16 +132,23 @@ def _colour_turns(scene: Scene, dice: Dice) -> list[Turn]:
                     "What {c} {v} the {n}?",
                     "Which {c} {h} the {n}?",
                     "What is the {c} of the {n}?",
+                    "{C} of the {n}?",
                 ]
             )
             have = "do" if group.count > 1 else "does"
-            question = ask.format(c=colour, v=verb, n=name, h=have)
+            question = ask.format(c=colour, C=colour.capitalize(), v=verb, n=name, h=have)
             turns.append(Turn(question[:-1] + " have?" if ask.startswith("Which") else question, group.colour))
-    ask = dice.pick(["What is the background {}?", "What {} is the background?", "Which {} is the background?"])
-    turns.append(Turn(ask.format(colour), scene.background))
-    other = dice.pick([shape for shape in SHAPES if all(g.shape != shape for g in scene.groups)])
-    turns.append(Turn(f"What {colour} is the {other}?", ABSENT_ANSWER))
-    return turns
+    ask = dice.pick(
+        [
+            "What is the background {}?",
+            "What {} is the background?",
+            "What {} is the background?",
+            "Which {} is the background?",
+            "What is the {} of the background?",
+            "Background {}?",
+        ]
+    )
+    return [*turns, Turn(ask.format(colour), scene.background)]
 
 
 def _shape_turns(scene: Scene, dice: Dice) -> list[Turn]:
@@ -87,30 +156,35 @@ def _shape_turns(scene: Scene, dice: Dice) -> list[Turn]:
     for group in scene.groups:
         if sum(g.colour == group.colour for g in scene.groups) == 1:
             thing = "objects" if group.count > 1 else "object"
-            ask = dice.pick(["What shape {v} the {c} {t}?", "Which shape is {c}?", "What is {c}?"])
+            ask = dice.pick(
+                ["What shape {v} the {c} {t}?", "Which shape {v} the {c} {t}?", "Which shape is {c}?", "What is {c}?"]
+            )
             turns.append(Turn(ask.format(v="are" if group.count > 1 else "is", c=group.colour, t=thing), group.shape))
         if group.size:
             turns.append(
                 Turn(f"{'Are' if group.count > 1 else 'Is'} {_short(scene, group, dice)} small or large?", group.size)
             )
-    free = [
-        colour for colour in COLOURS if colour != scene.background and all(g.colour != colour for g in scene.groups)
-    ]
-    turns.append(Turn(f"What shape is the {dice.pick(free)} object?", ABSENT_ANSWER))
     return turns
 
 
 def _yes_no_turns(scene: Scene, dice: Dice) -> list[Turn]:
     group = dice.pick(scene.groups)
     shape = dice.pick([s for s in SHAPES if all((g.colour, g.shape) != (group.colour, s) for g in scene.groups)])
-    ask = dice.pick(["Is there a {}?", "Do you see a {}?", "Is there a {} in the picture?"])
+    colour = dice.pick([c for c in COLOURS if all((g.colour, g.shape) != (c, group.shape) for g in scene.groups)])
+    ask = dice.pick(["Is there a {}?", "Do you see a {}?", "Is there a {} in the picture?", "Can you see a {}?"])
+    number, wrong = sum(g.count for g in scene.groups), dice.pick([c for c in COLOURS if c != scene.background])
 
     def article(text: str) -> str:
         return text.replace(" a o", " an o")
 
     return [
-        Turn(article(ask.format(group.name(plural=False))), "Yes"),
+        *[Turn(article(ask.format(group.name(plural=False))), "Yes")] * 2,
         Turn(article(ask.format(f"{group.colour} {shape}")), "No"),
+        Turn(article(ask.format(f"{colour} {group.shape}")), "No"),
+        Turn(ask.format(dice.pick(_THINGS)), "No"),
+        Turn(f"Is the background {scene.background}?", "Yes"),
+        Turn(f"Is the background {wrong}?", "No"),
+        Turn("Is there more than one object?", "Yes" if number > 1 else "No"),
     ]
 
 
@@ -137,62 +211,82 @@ def _relation_turns(scene: Scene, dice: Dice) -> list[Turn]:
     )
     if len(scene.groups) == 2:
         turns.append(Turn(f"What is {spelled.get(word, word)} {name_b}?", a.phrase()))
+        turns.append(Turn(f"Which shape is {spelled.get(word, word)} {name_b}?", a.shape))
+        turns.append(Turn(f"What color is the shape {spelled.get(word, word)} {name_b}?", a.colour))
     else:
-        middle = scene.groups[1]
-        turns.append(Turn("What is in the middle?", middle.phrase()))
-    return turns
+        turns.append(Turn("What is in the middle?", scene.groups[1].phrase()))
+    start, end = ("on the left", "on the right") if scene.layout == "row" else ("at the top", "at the bottom")
+    return [
+        *turns,
+        Turn(f"What is {start}?", scene.groups[0].phrase()),
+        Turn(f"What is {end}?", scene.groups[-1].phrase()),
+    ]
+
+
+def absent_shape(scene: Scene, dice: Dice) -> str:
+    """The name of an object that is not there: another shape, or a colour and a shape that do not go together."""
+    colours, shapes = {g.colour for g in scene.groups}, {g.shape for g in scene.groups}
+    there = {(g.colour, g.shape) for g in scene.groups}
+    kind = dice.weighted({"shape": 1.0, "colour": 0.7, "both": 0.8, "near": 1.5})
+    if kind == "shape":
+        return dice.pick([shape for shape in SHAPES if shape not in shapes])
+    if kind == "colour":
+        return f"{dice.pick([c for c in COLOURS if c not in colours and c != scene.background])} object"
+    others = [colour for colour in COLOURS if colour != scene.background]
+    pairs = [(colour, shape) for colour in others for shape in SHAPES if (colour, shape) not in there]
+    if kind == "near":
+        pairs = [(colour, shape) for colour, shape in pairs if colour in colours or shape in shapes]
+    return " ".join(dice.pick(pairs))
 
 
 def _absent_turns(scene: Scene, dice: Dice) -> list[Turn]:
-    del scene
-    return [
-        Turn(question, ABSENT_ANSWER)
-        for question in dice.sample(
-            ["What is the total?", "What is the date?", "Who is in the picture?", "What is the name of the store?",
-             "What animal is this?", "What is written in the image?", "What is the title?", "How old is the person?",
-             "What is the phone number?", "Where was this picture taken?", "What time is it?", "Who drew this?"],
-            1,
-        )
-    ]  # fmt: skip
+    name, there = absent_shape(scene, dice), _short(scene, dice.pick(scene.groups), dice)
+    shaped = [f"Where is the {name}?", f"Is the {name} small or large?", f"What is left of the {name}?",
+              f"Where is the {name} relative to {there}?", f"What is next to the {name}?"]  # fmt: skip
+    if name in SHAPES:
+        shaped += [f"What {_colour_word(dice)} is the {name}?"] * 4
+    elif name.endswith("object"):
+        shaped += [f"What shape is the {name}?"] * 4
+    thing = dice.pick(_ELSEWHERE)
+    asked = dice.pick(
+        ["What is the {}?", "What is the {}?", "What's the {}?", "Read the {}.", "Which {} is shown?", "{}?"]
+    )
+    other = dice.pick(_ABSENT).format(p=dice.pick(_PICTURES), t=dice.pick(_THINGS))
+    questions = [dice.pick(shaped), asked.format(thing), other]
+    return [Turn(question[0].upper() + question[1:], ABSENT_ANSWER) for question in questions]
 
 
-def scene_turns(scene: Scene, dice: Dice) -> list[Turn]:
-    """The caption on most scenes, and two to four questions."""
-    turns = [Turn(dice.pick(CAPTION_PROMPTS), scene.caption())] if dice.chance(0.75) else []
+def caption_turn(scene: Scene, dice: Dice) -> Turn:
+    """The caption, half of the time asked for in the words of ``Pipeline.caption``."""
+    prompt = TASK_PROMPTS["caption"] if dice.chance(0.55) else dice.pick(_CAPTION_PROMPTS).format(dice.pick(_PICTURES))
+    return Turn(prompt, scene.caption())
+
+
+def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
+    """Up to ``count`` different questions."""
     families = {
         _count_turns: 3.0,
-        _colour_turns: 3.0,
-        _shape_turns: 1.6,
+        _colour_turns: 2.6,
+        _shape_turns: 1.8,
         _yes_no_turns: 1.2,
         _relation_turns: 3.0,
-        _absent_turns: 0.3,
+        _absent_turns: 1.2,
     }
-    for _ in range(dice.integer(2, 4)):
+    turns: dict[str, Turn] = {}
+    for _ in range(count):
         found = dice.weighted(families)(scene, dice)
         if found:
             turn = dice.pick(found)
-            if all(turn.question != other.question for other in turns):
-                turns.append(turn)
-    return turns or [Turn(TASK_PROMPTS["caption"], scene.caption())]
+            turns.setdefault(turn.question, turn)
+    return list(turns.values())
 
 
-def ground_turns(scene: Scene, size: tuple[int, int], dice: Dice) -> list[Turn]:
-    """Boxes of one to three queries, sometimes a query without an object, sometimes a question."""
-    queries: dict[str, Sequence[Rect]] = {}
-    for group in scene.groups:
-        the = "the " if dice.chance(0.5) else ""
-        queries[the + group.name()] = group.boxes
-        boxes = [box for g in scene.groups if g.shape == group.shape for box in g.boxes]
-        queries[the + (plural_of(group.shape) if len(boxes) > 1 else group.shape)] = boxes
-        boxes = [box for g in scene.groups if g.colour == group.colour for box in g.boxes]
-        queries[f"{the}{group.colour} object{'s' if len(boxes) > 1 else ''}"] = boxes
-    turns = [
-        Turn(TASK_PROMPTS["ground"].format(query=query), ground_answer(query, queries[query], size))
-        for query in dice.sample(list(queries), dice.integer(1, 3))
-    ]
-    if dice.chance(0.15):
-        shape = dice.pick([shape for shape in SHAPES if all(g.shape != shape for g in scene.groups)])
-        turns.append(Turn(TASK_PROMPTS["ground"].format(query=f"the {shape}"), ABSENT_ANSWER))
-    if dice.chance(0.3):
-        turns += scene_turns(scene, dice)[:1]
+def scene_turns(scene: Scene, dice: Dice) -> list[Turn]:
+    """Two to four questions in random order, and on most scenes the caption: first, somewhere else, or alone."""
+    turns = question_turns(scene, dice, dice.integer(2, 4))
+    place = dice.weighted({"first": 0.36, "anywhere": 0.28, "alone": 0.06, "none": 0.3})
+    if place == "alone" or not turns:
+        return [caption_turn(scene, dice)]
+    if place != "none":
+        turns.insert(0 if place == "first" else dice.integer(0, len(turns)), caption_turn(scene, dice))
     return turns

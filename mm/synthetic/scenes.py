@@ -1,17 +1,19 @@
 """Scenes as samples: a picture of shapes, its caption, questions or boxes (``scene_layout`` has the grammar)."""
 
+import math
+
 import numpy as np
-from numpy.typing import NDArray
 
 from mm.errors import OptionError
-from mm.synthetic.degrade import finish
+from mm.synthetic.chart_canvas import Point
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
 from mm.synthetic.sample import Sample
-from mm.synthetic.scene_layout import Group, Scene, draw_scene, paint
-from mm.synthetic.scene_questions import ground_turns, scene_turns
-from mm.synthetic.shapes import COLOURS
-from mm.synthetic.style import TILE, Style
+from mm.synthetic.scene_boxes import ground_turns
+from mm.synthetic.scene_layout import draw_scene, tilted
+from mm.synthetic.scene_paint import paint, photograph
+from mm.synthetic.scene_questions import scene_turns
+from mm.synthetic.style import TILE
 
 KINDS = ("scene", "scene_ground")
 
@@ -23,7 +25,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         kind: "scene" (caption and questions) or "scene_ground" (boxes, with some questions).
         rng: every draw comes from it.
         fonts: not drawn with; part of every renderer's signature.
-        level: 0 (one or two groups, clean) to 1 (up to three, noise, other sizes).
+        level: 0 (one or two groups, clean, one tile) to 1 (up to three, noise, other sizes and manners of drawing).
 
     Raises:
         OptionError: another kind.
@@ -31,49 +33,33 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     if kind not in KINDS:
         raise OptionError(f"Unknown scene kind {kind!r}. Known kinds: {', '.join(KINDS)}.")
     dice = Dice(rng)
-    size = (TILE, TILE)
-    if dice.chance(0.35 * level):
-        long = dice.integer(160, 420)
-        size = (long, round(long * dice.uniform(0.7, 1.3)))
+    size = _draw_size(dice, level)
     scene = draw_scene(dice, size, level)
-    picture = paint(scene, size, dice)
-    boxes = np.array([(-1.0, *box) for group in scene.groups for box in group.boxes], dtype=np.float32)
-    image, moved = finish(picture, boxes, _as_style(scene, fonts), dice, 0.5 * level)
-    scene = _moved(scene, moved)
-    turns = scene_turns(scene, dice) if kind == "scene" else ground_turns(scene, image.size, dice)
+    sheet: list[Point] | None = None
+    if dice.chance(0.15 * level):
+        degrees = dice.pick([-3, -2, -1, 1, 2, 3])
+        scene = tilted(scene, size, degrees, 0.93)
+        sheet = _corners(size, degrees, dice.uniform(0.93, 0.99)) if dice.chance(0.5) else None
+    image = photograph(paint(scene, size, dice, level, sheet), dice, level)
+    turns = scene_turns(scene, dice) if kind == "scene" else ground_turns(scene, size, dice)
     glyphs = np.zeros((0, 5), dtype=np.float32)
-    fields = {"caption": scene.caption()}
-    return Sample(image, tuple(dice.shuffled(turns)), glyphs, "", fields, kind)
+    return Sample(image, tuple(turns), glyphs, "", {"caption": scene.caption()}, kind)
 
 
-def _moved(scene: Scene, boxes: NDArray[np.float32]) -> Scene:
-    """The scene with its boxes where the simulated camera put them."""
-    assert len(boxes) == sum(group.count for group in scene.groups), "an object left the picture"
-    groups, start = [], 0
-    for group in scene.groups:
-        found = [(float(b[1]), float(b[2]), float(b[3]), float(b[4])) for b in boxes[start : start + group.count]]
-        groups.append(Group(group.count, group.colour, group.shape, group.size, tuple(sorted(found))))
-        start += group.count
-    return Scene(scene.background, tuple(groups), scene.layout, scene.place)
+def _draw_size(dice: Dice, level: float) -> tuple[int, int]:
+    """Width and height: mostly one tile, and every size up to what fills nine."""
+    manner = dice.weighted({"tile": 5.0, "small": 0.6 + 1.4 * level, "wide": 2.0 * level, "large": 0.8 * level})
+    if manner == "tile":
+        return (TILE, TILE)
+    limits = {"small": (112, TILE), "wide": (TILE, 420), "large": (420, 800)}[manner]
+    long, ratio = dice.integer(*limits), dice.uniform(0.6, 1.0) if dice.chance(0.7) else 1.0
+    short = max(100, round(long * ratio))
+    return (long, short) if dice.chance(0.65) else (short, long)
 
 
-def _as_style(scene: Scene, fonts: FontSet) -> Style:
-    """What the simulation of cameras needs to know."""
-    colour, face = COLOURS[scene.background], fonts.faces[0]
-    return Style(
-        fonts=fonts,
-        face=face,
-        head=face,
-        em=14,
-        pitch=1.2,
-        bold_head=False,
-        bold_keys=False,
-        ink=(0, 0, 0),
-        soft=(0, 0, 0),
-        accent=(0, 0, 0),
-        panel=colour,
-        paper=colour,
-        coloured=True,
-        dark=False,
-        shaped=False,
-    )
+def _corners(size: tuple[int, int], degrees: int, scale: float) -> list[Point]:
+    """The corners of the picture, turned clockwise around its middle and drawn in."""
+    cos, sin = math.cos(math.radians(degrees)) * scale, math.sin(math.radians(degrees)) * scale
+    x, y = size[0] / 2, size[1] / 2
+    return [(x + a * x * cos - b * y * sin, y + a * x * sin + b * y * cos)
+            for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]  # fmt: skip

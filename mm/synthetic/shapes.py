@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from mm.synthetic.chart_canvas import Canvas, Point, Rect
+from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour
 
 SHAPES = ("circle", "square", "triangle", "star", "diamond", "heart", "hexagon", "cross")
@@ -23,6 +24,35 @@ COLOURS: Mapping[str, Colour] = {
     "white": (250, 250, 250),
     "gray": (140, 140, 140),
 }
+"""The usual look of each name; no two are near each other."""
+
+VARIANTS: Mapping[str, tuple[Colour, ...]] = {
+    "red": ((255, 0, 0), (200, 16, 46), (235, 51, 36), (214, 39, 40)),
+    "orange": ((255, 165, 0), (255, 127, 14), (243, 112, 33), (255, 140, 0)),
+    "yellow": ((255, 255, 0), (255, 235, 59), (246, 214, 20), (250, 225, 60)),
+    "green": ((0, 128, 0), (0, 190, 0), (76, 175, 80), (44, 160, 44)),
+    "blue": ((0, 0, 255), (31, 100, 190), (33, 102, 204), (52, 110, 246)),
+    "cyan": ((0, 255, 255), (23, 190, 207), (0, 188, 212), (80, 220, 235)),
+    "purple": ((128, 0, 128), (106, 13, 173), (142, 68, 173), (130, 60, 190)),
+    "pink": ((255, 105, 180), (255, 182, 193), (244, 143, 177), (255, 160, 200)),
+    "brown": ((139, 69, 19), (120, 72, 50), (101, 67, 33), (150, 85, 40)),
+    "black": ((0, 0, 0), (30, 30, 30), (10, 10, 14)),
+    "white": ((255, 255, 255), (245, 245, 245), (252, 250, 246)),
+    "gray": ((128, 128, 128), (158, 158, 158), (110, 110, 110), (135, 140, 145)),
+}
+"""Other shades that people call by the same name."""
+
+_TURNS: Mapping[str, tuple[int, int]] = {
+    "circle": (0, 0),
+    "square": (-7, 7),
+    "triangle": (-10, 10),
+    "star": (-36, 36),
+    "diamond": (-7, 7),
+    "heart": (-12, 12),
+    "hexagon": (-30, 30),
+    "cross": (-8, 8),
+}
+"""Degrees by which a shape may be turned and still be called by its name."""
 
 
 @lru_cache(maxsize=len(SHAPES))
@@ -66,21 +96,40 @@ def _outline(shape: str) -> tuple[Point, ...]:
     return tuple(points)
 
 
-def shape_box(shape: str, centre: Point, radius: float) -> Rect:
+@lru_cache(maxsize=1024)
+def outline(shape: str, turn: int = 0) -> tuple[Point, ...]:
+    """Corners of a shape of radius 1 around (0, 0), turned clockwise by ``turn`` degrees."""
+    points = _outline(shape)
+    if turn == 0 or shape == "circle":
+        return points
+    cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    return tuple((x * cos - y * sin, x * sin + y * cos) for x, y in points)
+
+
+def draw_turn(dice: Dice, shape: str) -> int:
+    """A turn in degrees after which the shape still looks like its name; none for half of them."""
+    return 0 if dice.chance(0.5) else dice.integer(*_TURNS[shape])
+
+
+def shape_box(shape: str, centre: Point, radius: float, turn: int = 0) -> Rect:
     """The box around a shape of the given radius."""
-    xs, ys = zip(*_outline(shape), strict=True)
+    xs, ys = zip(*outline(shape, turn), strict=True)
     x, y = centre
     return (x + radius * min(xs), y + radius * min(ys), x + radius * max(xs), y + radius * max(ys))
 
 
-def draw_shape(canvas: Canvas, shape: str, box: Rect, colour: Colour, edge: Colour | None) -> None:
-    """Draw a shape that fills ``box``."""
-    points = _outline(shape)
+def corners_in(shape: str, box: Rect, turn: int = 0, scale: float = 1.0) -> list[Point]:
+    """Corners of the shape that fills ``box``, drawn ``scale`` times as large around the shape's own middle."""
+    points = outline(shape, turn)
     xs, ys = zip(*points, strict=True)
-    scale_x = (box[2] - box[0]) / (max(xs) - min(xs))
-    scale_y = (box[3] - box[1]) / (max(ys) - min(ys))
-    corners = [(box[0] + (x - min(xs)) * scale_x, box[1] + (y - min(ys)) * scale_y) for x, y in points]
+    left, top = min(xs), min(ys)
+    across, down = (box[2] - box[0]) / (max(xs) - left), (box[3] - box[1]) / (max(ys) - top)
+    return [(box[0] + (x * scale - left) * across, box[1] + (y * scale - top) * down) for x, y in points]
+
+
+def draw_shape(canvas: Canvas, shape: str, box: Rect, colour: Colour, edge: Colour | None, turn: int = 0) -> None:
+    """Draw a shape that fills ``box``."""
     if shape == "circle":
         canvas.ellipse(box, colour, edge, 1.0)
     else:
-        canvas.polygon(corners, colour, edge, 1.0)
+        canvas.polygon(corners_in(shape, box, turn), colour, edge, 1.0)
