@@ -11,6 +11,9 @@ from mm.errors import OptionError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+# CUDA and MPS; torch's CPU allocator; cuBLAS, whose handle or workspace found no room.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 _precision = threading.Lock()  # torch's setting belongs to the process
 
 
@@ -62,6 +65,13 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if known is None:
         raise OptionError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)} (or {', '.join(_SHORT)}).")
     return known
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation has failed, on any device."""
+    if isinstance(error, RuntimeError):
+        return any(sign in str(error) for sign in _NO_MEMORY)
+    return isinstance(error, MemoryError)
 
 
 @contextmanager

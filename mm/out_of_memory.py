@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mm.devices import is_out_of_memory
 from mm.environment import device_memory
 from mm.errors import ResourceError
 from mm.generation.slots import CacheMemoryError
@@ -16,8 +17,6 @@ from mm.generation.slots import CacheMemoryError
 if TYPE_CHECKING:
     from mm.plan import Workload  # at run time only where something has failed: every run passes through this module
 
-# CUDA and MPS; torch's CPU allocator; cuBLAS, whose handle or workspace found no room.
-_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 GIB = 2**30
 
 
@@ -29,7 +28,7 @@ def explained(message: Callable[[], str]) -> Iterator[None]:
     except CacheMemoryError:
         raise ResourceError(message()) from None
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _SIGNS):
+        if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors of the run that failed
         if torch.cuda.is_available():

@@ -37,7 +37,7 @@ from mm.request import (
     overflow_message,
     parse_options,
 )
-from mm.view_cache import ViewCache
+from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
 
 # Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -117,12 +117,15 @@ class Pipeline:
         self.name = name
         self.folder = folder
         self.context = trained if context is None else context
-        views = ViewCache()
+        few = model.device.type == "cpu" and _weight_bytes(model.decoder) < SINGLE_THREAD_BYTES
+        self._embedder = PromptEmbedder(model, ViewCache(kept_bytes(_weight_bytes(model))))
         self.engine = Engine(
             model.decoder,
-            lambda inputs: model.embed_inputs([inputs], views)[0],
+            self._embedder,
             device=model.device,
-            decode_threads=1 if model.device.type == "cpu" and _weight_bytes(model) < SINGLE_THREAD_BYTES else None,
+            decode_threads=1 if few else None,
+            version=self._embedder.version,
+            release=self._embedder.views.clear,
         )
         self._lock = threading.Lock()
         self._grammar: Any = None
@@ -276,6 +279,12 @@ class Pipeline:
             **options: see the class. ``constrain_boxes=True`` rules malformed boxes out.
         """
         return self.chat(messages=[task_message("ground", [image], query)], **options)
+
+    def weights_changed(self) -> None:
+        """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
+        not count. Nothing that was computed before is used for later requests. After other changes (an optimizer's
+        step, ``load_state_dict``, operations in place) this happens by itself."""
+        self._embedder.weights_changed()
 
     def _prepare(self, request: Request, settings: Settings, *, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
         """Everything before the model: messages, images, tokens, limits."""
@@ -432,11 +441,10 @@ def _naming(index: int) -> Iterator[None]:
         raise type(error)(f"conversation {index}: {error}") from error
 
 
-def _weight_bytes(model: MultimodalModel) -> int:
-    """Bytes of the decoder's weights."""
-    decoder = model.decoder
-    assert isinstance(decoder, torch.nn.Module)
-    return sum(weight.numel() * weight.element_size() for weight in decoder.parameters())
+def _weight_bytes(module: object) -> int:
+    """Bytes of a module's weights."""
+    assert isinstance(module, torch.nn.Module)
+    return sum(weight.nbytes for weight in module.parameters())
 
 
 def _is_too_large(folder: Path) -> bool:

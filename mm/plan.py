@@ -24,6 +24,7 @@ from mm.generation.text import PREFILL_CHUNK
 from mm.hub import Checkpoint
 from mm.language.moe import Experts
 from mm.model import VIEWS_PER_PASS
+from mm.view_cache import kept_bytes
 
 # What a process takes beside the model. Main memory: Python with torch and timm imported, 0.86 GB measured on Linux
 # with torch 2.15. CUDA: its context and the libraries' workspaces, assumed: a plan should not promise the last byte.
@@ -87,13 +88,14 @@ class PeakMemory:
 
     weights: int
     cache: int
+    views: int  # encoded earlier and kept for the next question, at most
     activations: int  # estimated
     overhead: int  # of the process
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.activations + self.overhead
+        return self.weights + self.cache + self.views + self.activations + self.overhead
 
 
 @dataclass(frozen=True)
@@ -231,10 +233,12 @@ class Planner:
         return held + max(encoder, prefill, choice)
 
     def peak(self, work: Workload, dtype: torch.dtype, device_type: str = "cpu") -> PeakMemory:
-        """Weights, cache, activations and the process itself, in the memory of a device of this type."""
+        """Weights, cache, kept views, activations and the process itself, in the memory of a device of this type."""
+        weights = self.parameters().total * dtype.itemsize
         return PeakMemory(
-            weights=self.parameters().total * dtype.itemsize,
+            weights=weights,
             cache=work.batch * self.tokens(work) * self.cache_bytes_per_token(dtype),
+            views=kept_bytes(weights) if work.images else 0,
             activations=self.activations(work, dtype),
             overhead=CUDA_OVERHEAD if device_type == "cuda" else HOST_OVERHEAD,
         )

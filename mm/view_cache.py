@@ -10,10 +10,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from mm.contracts import Inputs, MultimodalModel
 
 # Enough for dozens of published images of nine tiles in bf16 (196 tokens of 2,560 numbers: 1 MB a view).
 DEFAULT_MAX_BYTES = 256 * 2**20
+
+
+def kept_bytes(weight_bytes: int) -> int:
+    """Most bytes of views that are kept beside weights of this size: a quarter of it, at most ``DEFAULT_MAX_BYTES``."""
+    return min(DEFAULT_MAX_BYTES, weight_bytes // 4)
 
 
 class ViewCache:
@@ -54,6 +61,17 @@ class ViewCache:
             self._keep({key: found[key] for key, _ in wanted})
         return torch.stack([found[key] for key in keys])
 
+    def clear(self) -> None:
+        """Forget all views."""
+        with self._lock:
+            self._tokens.clear()
+            self._bytes = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of what is kept."""
+        return self._bytes
+
     def _keep(self, views: dict[bytes, Tensor]) -> None:
         with self._lock:
             self.num_encoded += len(views)
@@ -66,3 +84,38 @@ class ViewCache:
             while self._bytes > self.max_bytes:
                 _, old = self._tokens.popitem(last=False)
                 self._bytes -= old.numel() * old.element_size()
+
+
+class PromptEmbedder:
+    """Embeds prompts, and remembers their views for as long as the model's weights stay as they are.
+
+    Args:
+        model: whose embeddings they are.
+        views: its memory, used by nothing else.
+    """
+
+    def __init__(self, model: MultimodalModel, views: ViewCache) -> None:
+        self.views = views
+        self._model = model
+        self._changes = 0  # that torch does not count
+        self._known: object = None
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """(T, D) embeddings of a prompt or a piece of one, images in place."""
+        version = self.version()
+        if version != self._known:
+            self.views.clear()
+            self._known = version
+        return self._model.embed_inputs([inputs], self.views)[0]
+
+    def version(self) -> object:
+        """Differs after a change of the weights: where each parameter is, and torch's count of changes in place. Writes
+        through ``parameter.data`` are not counted by torch; ``weights_changed`` tells of them."""
+        assert isinstance(self._model, nn.Module)
+        # Parameters that were made in inference mode have no count.
+        counts = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._model.parameters()]
+        return self._changes, hash(tuple(counts))
+
+    def weights_changed(self) -> None:
+        """Make ``version`` differ from what it was."""
+        self._changes += 1

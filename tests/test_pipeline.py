@@ -506,6 +506,42 @@ def test_a_second_turn_computes_its_own_tokens_and_no_image_again(folder, small,
         assert with_nothing_known.chat(messages=turns, max_new_tokens=12) == reply
 
 
+def test_nothing_computed_with_old_weights_is_used_after_they_changed(folder, picture):
+    def ask(pipe):
+        return pipe.chat(picture, QUESTION, max_new_tokens=12, detect_loops=False, logprobs=True)
+
+    def by_optimizer(weight):
+        trained = torch.nn.Parameter(weight)
+        weight.requires_grad_(True)
+        optimizer = torch.optim.SGD([weight], lr=1.0)
+        weight.grad = torch.randn(trained.shape, generator=torch.Generator().manual_seed(1))
+        optimizer.step()
+        weight.requires_grad_(False)
+
+    def in_place(weight):
+        weight.mul_(1.5)
+
+    def through_data(weight):
+        weight.data *= 0.5
+
+    pipe = Pipeline.from_pretrained(folder, device="cpu")
+    replies = [ask(pipe)]
+    vision = next(p for name, p in pipe.model.vision.named_parameters() if name.endswith("mlp.fc1.weight"))
+    decoder = pipe.model.decoder.model.layers[0].mlp.down_proj.weight
+    for weight in (vision, decoder):
+        for change in (by_optimizer, in_place, through_data):
+            change(weight)
+            if change is through_data:
+                pipe.weights_changed()
+            replies.append(ask(pipe))
+            assert pipe.engine.statistics.reused_tokens == 0
+            assert replies[-1].logprobs != replies[-2].logprobs
+            fresh = Pipeline(pipe.model, pipe.processor)
+            assert ask(fresh) == replies[-1]
+    ask(pipe)
+    assert pipe.engine.statistics.reused_tokens > 0
+
+
 # Refusals, before any work
 
 

@@ -65,6 +65,10 @@ def test_a_plan_adds_up() -> None:
     assert plan.peak.weights == 2 * plan.parameters.total == plan.weight_bytes
     assert plan.download_bytes == 2 * 3_370_501_440
     assert plan.peak.overhead == HOST_OVERHEAD
+    assert plan.peak.views == 256 * 2**20  # as much as a pipeline keeps of them
+    assert make_plan(checkpoint, Workload(images=0), device="cpu", dtype="bf16").peak.views == 0
+    nano = make_plan(find_config("nano-vl2"), Workload(), device="cpu", dtype="float32")
+    assert nano.peak.views == nano.weight_bytes // 4
     assert plan.to_dict()["peak"]["total"] == plan.peak.total
     json.dumps(plan.to_dict())
     longer = make_plan(checkpoint, replace(work, context=4096), device="cpu", dtype="bf16")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mm.view_cache import ViewCache
+from mm.view_cache import DEFAULT_MAX_BYTES, ViewCache, kept_bytes
 
 
 class Encoder:
@@ -54,3 +54,18 @@ def test_almost_equal_views_are_different() -> None:
     pixels[1, 2, 3, 3] += 1e-6
     cache.encode(pixels, encoder)
     assert encoder.seen == [2]
+
+
+def test_a_cache_that_is_cleared_knows_nothing() -> None:
+    encoder, cache = Encoder(), ViewCache()
+    cache.encode(views(1, 2), encoder)
+    assert cache.num_bytes == 2 * 8 * 4
+    cache.clear()
+    assert cache.num_bytes == 0
+    cache.encode(views(2), encoder)
+    assert encoder.seen == [2, 1]
+
+
+def test_views_beside_small_weights_take_a_quarter_of_them() -> None:
+    assert kept_bytes(1000) == 250
+    assert kept_bytes(2**40) == DEFAULT_MAX_BYTES

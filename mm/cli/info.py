@@ -120,6 +120,7 @@ def _write_plan(plan: "Plan") -> None:
             ("peak memory", bytes_text(peak.total)),
             ("  weights", bytes_text(peak.weights)),
             ("  cache", bytes_text(peak.cache)),
+            ("  kept views", f"{bytes_text(peak.views)} at most"),
             ("  activations", f"{bytes_text(peak.activations)} (estimate)"),
             ("  process", bytes_text(peak.overhead)),
             ("free memory", f"{bytes_text(plan.memory.available)} of {bytes_text(plan.memory.total)}"),

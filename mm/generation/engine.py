@@ -46,6 +46,9 @@ class Engine:
         max_waiting: most requests that wait for one of these places.
         chunk: most prompt tokens that go through the decoder at once.
         decode_threads: CPU threads of a decode step; None leaves torch's setting.
+        version: of the weights, asked for with every request; where it differs from before, nothing that was computed
+            earlier is reused. None: they never change.
+        release: gives up memory that only saves time; called from the engine's thread when there is none left.
 
     Raises:
         OptionError: a number below 1.
@@ -61,13 +64,22 @@ class Engine:
         max_waiting: int = DEFAULT_QUEUE,
         chunk: int = PREFILL_CHUNK,
         decode_threads: int | None = None,
+        version: Callable[[], object] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         for name, value in (("num_slots", num_slots), ("max_waiting", max_waiting), ("chunk", chunk)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} is {value!r}; expected a whole number of 1 or more.")
         self.max_waiting = max_waiting
         self._scheduler = Scheduler(
-            decoder, embed, device=device, num_slots=num_slots, chunk=chunk, decode_threads=decode_threads
+            decoder,
+            embed,
+            device=device,
+            num_slots=num_slots,
+            chunk=chunk,
+            decode_threads=decode_threads,
+            version=version,
+            release=release,
         )
         self._worker: threading.Thread | None = None
         # The thread knows the scheduler, not the engine: when nobody has the engine any more, this ends the thread.

@@ -16,19 +16,24 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mm.contracts import CancelToken, Decoder, Inputs
+from mm.devices import is_out_of_memory
 from mm.errors import TaskError
 from mm.generation.handle import Handle
 from mm.generation.prompt import Keys, next_piece
 from mm.generation.row import Row
 from mm.generation.sampling import BatchSampler
-from mm.generation.slots import Slot, Slots
+from mm.generation.slots import CacheMemoryError, Slot, Slots
 from mm.generation.text import PREFILL_CHUNK, VISIBLE_BLOCK, decode_step, prefill
+
+T = TypeVar("T")
 
 Embed = Callable[[Inputs], Tensor]
 """Embeddings (T, D) of a prompt or a piece of one, images in place."""
@@ -99,6 +104,8 @@ class Scheduler:
         num_slots: most requests that run together.
         chunk: most prompt tokens that go through the decoder at once.
         decode_threads: CPU threads of a decode step; None leaves torch's setting.
+        version: of the weights; where it differs from before, nothing that was computed earlier is reused.
+        release: gives up memory that only saves time; called when there is none left.
     """
 
     def __init__(
@@ -110,12 +117,17 @@ class Scheduler:
         num_slots: int,
         chunk: int = PREFILL_CHUNK,
         decode_threads: int | None = None,
+        version: Callable[[], object] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
         self.decoder = decoder
         self.embed = embed
         self.device = device
         self.chunk = chunk
         self.decode_threads = decode_threads
+        self.version = version
+        self.release = release
+        self._known_version: object = None
         # On an accelerator few batch sizes occur, for its graphs. What the rows beyond compute is not read, and they
         # write it to the position that no request uses. A CPU computes the running rows only.
         self.rounds_rows = device.type != "cpu"
@@ -175,7 +187,11 @@ class Scheduler:
         if task is None:
             return
         with self._failing_alone(task):
-            task.slot = self.slots.take(task.keys, task.inputs.spans, task.length)
+            version = None if self.version is None else self.version()
+            if version != self._known_version:
+                self.slots.distrust()
+                self._known_version = version
+            task.slot = self._with_room(lambda: self.slots.take(task.keys, task.inputs.spans, task.length))
             if task.slot is not None:
                 self.intake.remove(task)
                 self.prefilling = task
@@ -225,6 +241,18 @@ class Scheduler:
             if not task.handle.ended:
                 self._end(task, error)
 
+    def _with_room(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns. Where memory is lacking, what is kept only to save time is given up, once."""
+        try:
+            return work()
+        except (CacheMemoryError, MemoryError, RuntimeError) as error:
+            if self.release is None or not (isinstance(error, CacheMemoryError) or is_out_of_memory(error)):
+                raise
+        self.release()  # not in the block above: the error holds the tensors of what failed
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return work()
+
     # The three parts of a step
 
     def _decode(self) -> Tensor:
@@ -235,8 +263,9 @@ class Scheduler:
         count = len(tokens)
         beyond = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count if self.rounds_rows else 0
         inputs = torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]).to(self.device)
+        cache = self.slots.leading(count + beyond)
         with _cpu_threads(self.decode_threads):
-            logits = decode_step(self.decoder, inputs[0], inputs[1], self.slots.leading(count + beyond), visible)
+            logits = self._with_room(lambda: decode_step(self.decoder, inputs[0], inputs[1], cache, visible))
         for task in self.running:
             self._slot(task).filled += 1
         self.statistics.decode_steps += 1
@@ -251,11 +280,12 @@ class Scheduler:
             while task.embeds is None or task.embeds.shape[0] < wanted:
                 done = 0 if task.embeds is None else task.embeds.shape[0]
                 piece = next_piece(task.inputs, slot.filled + done)
-                new = self.embed(piece)
+                new = self._with_room(partial(self.embed, piece))
                 task.embeds = new if task.embeds is None else torch.cat((task.embeds, new))
                 if piece.spans and self.running:
                     return None  # the encoder has had this step's share
-            hidden = prefill(self.decoder, task.embeds[:wanted], slot.filled, self.slots.row(slot))
+            block, row = task.embeds[:wanted], self.slots.row(slot)
+            hidden = self._with_room(lambda: prefill(self.decoder, block, slot.filled, row))
             task.embeds = task.embeds[wanted:]
             slot.filled += wanted
             self.statistics.prefilled_tokens += wanted

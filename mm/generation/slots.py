@@ -6,6 +6,7 @@ the memory of the device allows: in rows when several requests run together, in 
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -42,6 +43,7 @@ class Slot:
     busy: bool = False
     length: int = 0  # positions that its request may fill
     used: int = 0  # when it was last taken or given back
+    epoch: int = 0  # of the weights that it is computed with
 
 
 class Slots:
@@ -59,6 +61,7 @@ class Slots:
         self._limit = limit
         self._bytes_per_token = 0
         self._clock = 0
+        self._epoch = 0
         self._leading: dict[int, Cache] = {}
         self._cache: Cache | None = None
         self.slots: list[Slot] = []  # by index
@@ -91,11 +94,14 @@ class Slots:
         if source is not None and source is not target:
             self._whole.copy_row(target.index, self._whole, source.index, reused)
         target.keys, target.filled, target.length, target.busy = keys, reused, length, True
+        target.epoch = self._epoch
         self._touch(target)
         return target
 
     def give_back(self, slot: Slot, keys: Keys) -> None:
         """Its request has ended; ``keys`` say what is computed, to be found by later prompts."""
+        if slot.epoch != self._epoch:
+            keys = _nothing()
         slot.keys, slot.filled, slot.busy = keys, len(keys), False
         self._touch(slot)
 
@@ -104,6 +110,13 @@ class Slots:
         positions that they do not attend to (0 * nan)."""
         self._whole.clear_row(slot.index)
         self.give_back(slot, _nothing())
+
+    def distrust(self) -> None:
+        """The weights have changed: nothing that was computed before is found any more. What runs goes on."""
+        self._epoch += 1
+        for slot in self.slots:
+            if not slot.busy:
+                slot.keys, slot.filled = _nothing(), 0
 
     def move(self, slot: Slot, index: int) -> None:
         """Exchange it with the one at ``index``."""
@@ -145,7 +158,8 @@ class Slots:
     def _longest_prefix(self, keys: Keys, spans: Sequence[ImageSpan]) -> tuple[Slot | None, int]:
         """The slot that shares the longest beginning with a prompt, all but its last token, and its length."""
         best: tuple[Slot | None, int] = None, 0
-        for slot in sorted(self.slots, key=lambda slot: slot.busy):
+        current = [slot for slot in self.slots if slot.epoch == self._epoch]
+        for slot in sorted(current, key=lambda slot: slot.busy):
             length = whole_images(spans, common_prefix(slot.keys[: slot.filled], keys[:-1]))
             if length >= MIN_REUSE and length > best[1]:
                 best = slot, length
@@ -160,7 +174,8 @@ class Slots:
         if idle and length <= self.length:
             crowded = keep and all(slot.filled for slot in self.slots) and count < min(KEPT_SLOTS, self._limit)
             if crowded and self._size(2 * count, self.length) <= KEPT_SHARE * self._free():
-                self._resize(min(2 * count, self._limit), self.length)
+                with suppress(CacheMemoryError):  # then one of those that are kept makes room
+                    self._resize(min(2 * count, self._limit), self.length)
             return True
         needed = -(-length // LENGTH_BLOCK) * LENGTH_BLOCK
         longest = max(needed, self.length)
@@ -170,7 +185,12 @@ class Slots:
         free = self._free() + reclaimed
         for rows, room in ((wanted, longest), (len(busy) + 1, longest), (len(busy) + 1, tight)):
             if self._size(rows, room) <= CACHE_SHARE * free:
-                self._resize(rows, room)
+                try:
+                    self._resize(rows, room)
+                except CacheMemoryError:  # less was free than it seemed
+                    if not busy:
+                        raise
+                    continue
                 return True
         if busy:
             return False

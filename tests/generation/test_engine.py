@@ -425,6 +425,38 @@ def test_a_step_that_fails_ends_those_in_it_and_the_engine_goes_on(decoder, new_
         assert engine.submit(text_inputs([5]), new_row([5])).result().tokens == plain_greedy(decoder, [5], 16)
 
 
+@pytest.mark.parametrize("place", ["embed", "prefill", "decode"])
+def test_memory_that_only_saves_time_is_given_up_before_a_request_fails(decoder, new_row, place):
+    full, released = [True], []
+
+    def release():
+        released.append(place)
+        full[0] = False
+
+    def fail(_, __, out):
+        if full[0] and (out.shape[1] == 1) == (place == "decode") and place != "embed":
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    class Embed(Embedder):
+        def __call__(self, inputs):
+            if full[0] and place == "embed":
+                raise MemoryError
+            return super().__call__(inputs)
+
+    hook = decoder.model.norm.register_forward_hook(fail)
+    try:
+        with new_engine(decoder, Embed(decoder), release=release) as engine:
+            row = engine.submit(text_inputs(PROMPTS[0]), new_row(PROMPTS[0])).result()
+            assert released == [place]
+            full[0] = True
+            release = engine._scheduler.release = lambda: None  # nothing there to give up: it is tried once more
+            with pytest.raises((RuntimeError, MemoryError)):
+                engine.submit(text_inputs(PROMPTS[2]), new_row(PROMPTS[2])).result()
+    finally:
+        hook.remove()
+    assert row.tokens == plain_greedy(decoder, PROMPTS[0], 16)
+
+
 # The queue
 
 

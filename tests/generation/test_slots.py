@@ -132,3 +132,39 @@ def test_memory_decides_how_many_run_together_and_what_is_kept(new_slots, monkey
     with pytest.raises(ResourceError, match=said):
         slots.take(keys(1), (), 99_999)
     assert slots.take(keys(1), (), 100).filled == 0
+
+
+def test_what_older_weights_computed_is_not_found(new_slots):
+    slots = new_slots()
+    prompt = keys(*range(60))
+    idle, running = slots.take(prompt, (), 100), slots.take(keys(7, *range(60)), (), 100)
+    slots.give_back(idle, prompt)
+    running.filled = 40
+    slots.distrust()
+    again = slots.take(prompt, (), 100)
+    assert again.filled == 0
+    assert slots.take(running.keys, (), 100).filled == 0  # nor of what runs
+    slots.give_back(running, running.keys)
+    assert running.filled == 0  # nor when that has ended
+    slots.give_back(again, prompt)
+    assert slots.take(prompt, (), 100).filled == 59
+
+
+def test_less_memory_than_it_seemed_makes_a_request_wait_where_others_run(new_slots):
+    slots = new_slots()
+    first = slots.take(keys(1), (), 100)
+    new_cache = slots._decoder.new_cache
+
+    def fail(*_):
+        raise RuntimeError("CUDA out of memory.")
+
+    slots._decoder.new_cache = fail
+    try:
+        assert slots.take(keys(2), (), 100) is None
+        slots.give_back(first, keys(1))
+        assert slots.take(keys(2), (), 100) is first
+        slots.give_back(first, keys(2))
+        with pytest.raises(ResourceError, match=r"the memory of cpu has no [\d.]+ GiB for the cache"):
+            slots.take(keys(2), (), 1000)
+    finally:
+        slots._decoder.new_cache = new_cache
