@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mm.errors import OptionError
+from mm.synthetic.absent import absent_turns
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
 from mm.synthetic.draft import Draft, Job
@@ -17,7 +18,7 @@ from mm.synthetic.fonts import FontSet
 from mm.synthetic.forms import form
 from mm.synthetic.layout import build_page
 from mm.synthetic.page import Page
-from mm.synthetic.questions import absent, line_turns, read_all
+from mm.synthetic.questions import line_turns, read_all
 from mm.synthetic.receipts import receipt
 from mm.synthetic.sample import Sample, Turn
 from mm.synthetic.screens import screen
@@ -41,6 +42,9 @@ KINDS = tuple(RENDERERS)
 
 MAX_CHARACTERS = 900
 """Longest transcription that is rendered; nothing longer is promised of the model."""
+
+ABSENT_SHARE = 0.15
+"""Share of the documents that are asked for something that they do not show (beside the fields that forms lack)."""
 
 MAX_PIXELS = 1_600_000
 
@@ -101,7 +105,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     canvas = _canvas(job, width, height)
     page.draw(canvas, left, top)
     image, glyphs = finish(canvas, page.glyphs(left, top), job.style, dice, level)
-    turns = _turns(draft, page.rows(), text, job)
+    turns = _turns(draft, page.rows(), text, job, kind)
     return Sample(image=image, turns=turns, glyphs=glyphs, text=text, fields=dict(draft.fields), kind=kind)
 
 
@@ -162,14 +166,15 @@ def _canvas(job: Job, width: int, height: int) -> Image.Image:
     return Image.new("L", (width, height), 255)
 
 
-def _turns(draft: Draft, rows: list[str], text: str, job: Job) -> tuple[Turn, ...]:
+def _turns(draft: Draft, rows: list[str], text: str, job: Job, kind: str) -> tuple[Turn, ...]:
     """A few of the document's questions, in random order, with or without the whole transcription."""
     dice = job.dice
     asked = dice.sample(list(draft.turns), dice.integer(2, 6))
     if draft.reads_lines and dice.chance(0.35 if draft.turns else 0.6):
         asked += line_turns(dice, rows, dice.integer(1, 2))
-    if draft.present is not None and dice.chance(0.12):
-        asked.append(absent(dice, draft.present))
+    if dice.chance(ABSENT_SHARE * (0.4 if len(rows) == 1 else 1.0)):
+        present = draft.present if draft.present is not None else tuple(draft.fields)
+        asked += absent_turns(job, kind, rows, present, dice.weighted({1: 3, 2: 1}), tuple(draft.fields))
     if not asked or dice.chance(0.55 if draft.turns else 0.9):
         asked.append(read_all(dice, text))
     unique = {turn.question: turn for turn in asked}

@@ -16,7 +16,8 @@ from mm.synthetic.words import capital, upper
 _UNITS = ("kg", "g", "cm", "mm", "m", "km", "lb", "in", "ml", "L", "V", "W", "bar")
 _LISTED = {"first": "first_names", "last": "surnames", "country": "countries", "state": "states", "job": "jobs",
            "department": "departments", "status": "status", "colour": "colours"}  # fmt: skip
-_DISTINCT = ("date", "time", "phone", "email", "url", "street", "money", "measure", "percent", "colour", "job")
+_ASKED_IN_VAIN = ("date", "time", "phone", "email", "url", "street", "money", "measure", "percent", "colour", "job",
+                  "code", "number", "words", "person", "country", "company")  # fmt: skip
 """Types whose labels name nothing that a field of another type could answer."""
 
 
@@ -92,10 +93,13 @@ def make_fields(job: Job, count: int, columns: int) -> list[Field]:
 
 def absent_field(job: Job, fields: list[Field]) -> Turn | None:
     """A question for a field that the form does not have, of a type that it does not have either."""
-    there = {field.kind for field in fields}
+    dice, there = job.dice, {field.kind for field in fields}
     texts = " ".join(field.label.lower() for field in fields)
-    free = [kind for kind in _DISTINCT if kind not in there and kind not in texts]
+    free = [kind for kind in _ASKED_IN_VAIN if kind not in there and kind not in texts]
     if not free:
         return None
-    label = job.dice.pick(labels()[job.dice.pick(free)])
-    return None if label.lower() in texts else ask(job.dice, "field", ABSENT_ANSWER, label=label.lower())
+    label = dice.pick(labels()[dice.pick(free)])
+    words = [word for word in label.lower().replace(".", " ").split() if len(word) > 2 or label == word]
+    if not words or any(word in texts for word in words):
+        return None
+    return ask(dice, "field", ABSENT_ANSWER, label=label.lower() if dice.chance(0.5) else label)

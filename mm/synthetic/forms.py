@@ -25,7 +25,7 @@ _ARRANGEMENTS = {
 }
 _SECTIONS = ("Section 1", "Section 2", "Part A", "Part B", "Part I", "Personal details", "PERSONAL DATA", "Details",
              "DETAILS", "General", "Other", "A. General", "B. Details", "1. Applicant", "2. Contact", "Contact",
-             "Address", "Additional information", "For office use", "Company", "Further data", "III. Remarks")  # fmt: skip
+             "Address", "Additional information", "For office use", "Company", "III. Remarks")  # fmt: skip
 _STACKED = {"above", "below", "boxed"}
 
 
@@ -94,7 +94,7 @@ def _dressed(job: Job, fields: list[Field], arrangement: str, across: int, colum
 def _field_turns(job: Job, fields: list[Field]) -> list[Turn]:
     dice = job.dice
     turns = [ask(dice, "field", field.value or ABSENT_ANSWER, label=spoken(dice, field.label)) for field in fields]
-    missing = absent_field(job, fields) if dice.chance(0.3) else None
+    missing = absent_field(job, fields) if dice.chance(0.25) else None
     return [*turns, missing] if missing is not None else turns
 
 

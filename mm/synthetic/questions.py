@@ -5,22 +5,7 @@ from collections.abc import Sequence
 from mm.chat import TASK_PROMPTS
 from mm.synthetic.dice import Dice
 from mm.synthetic.phrases import question
-from mm.synthetic.sample import ABSENT_ANSWER, Turn
-
-ABSENT = (
-    "phone",
-    "website",
-    "tip",
-    "discount",
-    "change",
-    "cash",
-    "table",
-    "cashier",
-    "date",
-    "store",
-    "total",
-    "address",
-)
+from mm.synthetic.sample import Turn
 
 
 def ask(dice: Dice, name: str, answer: str, **blanks: str) -> Turn:
@@ -48,9 +33,3 @@ def line_turns(dice: Dice, rows: Sequence[str], count: int) -> list[Turn]:
     options.append(ask(dice, "first_word", rows[0].split()[0]))
     options.append(ask(dice, "last_word", rows[-1].split()[-1]))
     return dice.sample(options, count)
-
-
-def absent(dice: Dice, present: Sequence[str]) -> Turn:
-    """A question whose answer is not in the image; ``present`` are the kinds of fields that are."""
-    name = dice.pick([name for name in ABSENT if name not in present] or ["website"])
-    return ask(dice, name, ABSENT_ANSWER)
