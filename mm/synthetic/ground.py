@@ -15,7 +15,7 @@ from mm.grounding import COORDINATE_MAX, DET_CLOSE, DET_OPEN, REF_CLOSE, REF_OPE
 from mm.synthetic import charts, data_tables, documents
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
-from mm.synthetic.ground_ink import Box, find_text
+from mm.synthetic.ground_ink import Box, find_in_row, find_text
 from mm.synthetic.sample import ABSENT_ANSWER, Sample, Turn
 from mm.synthetic.words import lexicon
 
@@ -46,6 +46,9 @@ _PHRASES: Mapping[str, Sequence[str]] = {
     "vat": ("VAT", "the VAT", "the tax"),
     "tax": ("tax", "the tax", "the tax amount"),
 }  # fmt: skip
+
+_TOTALS = ("total", "sum", "due", "to pay", "balance", "amount")
+"""What stands before the total where the same amount is printed more than once."""
 
 _STRANGERS = (
     "signature", "discount", "phone number", "telephone number", "email address", "tip", "subtotal", "cashier",
@@ -121,9 +124,22 @@ def place_question(dice: Dice, templates: Sequence[str], box: Box, size: tuple[i
 
 
 def field_boxes(sample: Sample) -> dict[str, Box]:
-    """Fields whose value is printed exactly once, with the box of its ink."""
-    found = {name: find_text(sample.glyphs, value) for name, value in sample.fields.items()}
+    """Fields whose place is known: the value is printed once, or in one row with what the field is called."""
+    found = {name: _field_box(sample, name, value) for name, value in sample.fields.items()}
     return {name: box for name, box in found.items() if box is not None}
+
+
+def _field_box(sample: Sample, name: str, value: str) -> Box | None:
+    box = find_text(sample.glyphs, value)
+    rows = sample.text.split("\n")
+    if box is not None or sum(row.count(value) for row in rows) < 2:
+        return box
+    label = name.removeprefix("price of ").removesuffix(" number").lower()
+    labels = _TOTALS if name == "total" else (label,)
+    other = "sub" if name == "total" else "\n"  # a subtotal is not the total
+    called = [any(text in row.lower() for text in labels) and other not in row.lower() for row in rows]
+    fitting = [index for index, row in enumerate(rows) if value in row and called[index]]
+    return find_in_row(sample.glyphs, rows, value, fitting[0]) if len(fitting) == 1 else None
 
 
 def field_query(dice: Dice, name: str) -> str:
@@ -214,6 +230,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         raise OptionError(f"Unknown kind {kind!r} of a document with boxes. Known kinds: {', '.join(KINDS)}.")
     dice = Dice(rng)
     source, kinds = _SOURCES[kind]
+    if dice.chance(0.35):  # a short one: its few large texts teach what coordinates are
+        level *= 0.3
     sample = source(dice.weighted(kinds), rng, fonts, level)
     size = sample.image.size
     boxes = {} if kind in _FIELDLESS else field_boxes(sample)
@@ -230,7 +248,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     if boxes and dice.chance(0.3):  # what a field's box holds
         name = dice.pick(list(boxes))
         turns.append(Turn(place_question(dice, _READ_AT, boxes[name], size), sample.fields[name]))
-    if dice.chance(0.2):
+    if dice.chance(0.17):
         stranger = _stranger(sample, dice, fonts)
         turns += [stranger] if stranger is not None else []
     if len(turns) < 2 or dice.chance(0.15):

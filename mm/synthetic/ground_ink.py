@@ -7,6 +7,8 @@ box, from the top of "d" to the foot of "p", and as wide as the pen moves. ``ink
 letter's usual height, the median over the training fonts (nine of ten fonts are within 0.1 of the ascender's height).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,19 +68,45 @@ def ink_box(glyphs: NDArray[np.float32]) -> Box:
     return (x0, y0, x1, max(y1, y0 + 1.0))
 
 
-def find_glyphs(glyphs: NDArray[np.float32], text: str) -> NDArray[np.float32] | None:
-    """(L, 5) glyphs of the only place where ``text`` (spaces left out) is printed on one level line, or None."""
+def find_runs(glyphs: NDArray[np.float32], text: str) -> list[NDArray[np.float32]]:
+    """Every (L, 5) run of glyphs that spells ``text`` (spaces left out), in the order of the glyphs."""
     letters = [ord(letter) for letter in text if not letter.isspace()]
     codes, count = glyphs[:, 0].astype(np.int64), len(letters)
     if count == 0 or count > len(codes):
-        return None
+        return []
     starts = np.flatnonzero(codes[: len(codes) - count + 1] == letters[0])
     for step in range(1, count):
         starts = starts[codes[starts + step] == letters[step]]
-    if len(starts) != 1:
+    return [glyphs[start : start + count] for start in starts.tolist()]
+
+
+def find_glyphs(glyphs: NDArray[np.float32], text: str) -> NDArray[np.float32] | None:
+    """(L, 5) glyphs of the only place where ``text`` (spaces left out) is printed on one level line, or None."""
+    runs = find_runs(glyphs, text)
+    return runs[0] if len(runs) == 1 and _is_level(runs[0]) else None
+
+
+def find_in_row(glyphs: NDArray[np.float32], rows: Sequence[str], text: str, row: int) -> Box | None:
+    """The ink box of ``text`` in one of the printed rows, where it stands in others too.
+
+    Args:
+        glyphs: (G, 5) of the whole page, row after row.
+        rows: the transcription.
+        text: what to find; it must stand once in that row.
+        row: which one.
+
+    Returns:
+        None where the glyphs do not follow the rows.
+    """
+    wanted = "".join(text.split())
+    counts = ["".join(line.split()).count(wanted) for line in rows]
+    runs = find_runs(glyphs, text)
+    if counts[row] != 1 or len(runs) != sum(counts):
         return None
-    found = glyphs[starts[0] : starts[0] + count]
-    return found if _is_level(found) else None
+    run = runs[sum(counts[:row])]
+    before, after = runs[: sum(counts[:row])], runs[sum(counts[:row]) + 1 :]
+    in_order = all(other[0, 2] < run[0, 2] for other in before) and all(other[0, 2] > run[0, 2] for other in after)
+    return ink_box(run) if in_order and _is_level(run) else None
 
 
 def _is_level(glyphs: NDArray[np.float32]) -> bool:

@@ -25,6 +25,7 @@ import numpy as np
 from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
 from mm.synthetic.shapes import COLOURS, SHAPES, draw_turn, outline, shape_box
+from mm.synthetic.style import view_scale
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -107,15 +108,20 @@ _RADII = {"small": (0.046, 0.063), "": (0.084, 0.115), "large": (0.155, 0.205)}
 """Half the height of an object as a share of the shorter side; the gaps between the ranges keep the words clear."""
 
 
+_SMALLEST = 8.0
+"""Radius in pixels, after the picture was fitted to its tiles, below which a circle and a hexagon look the same."""
+
+
 def draw_scene(dice: Dice, size: tuple[int, int], level: float) -> Scene:
     """Make up a scene with all its boxes."""
+    tiny = _RADII["small"][0] * min(size) * view_scale(*size) < _SMALLEST
     count = dice.weighted({1: 3.5, 2: 4.0 * (0.3 + 0.7 * level), 3: 3.5 * level})
     while True:
         background = dice.pick(sorted(COLOURS))
         groups: list[Group] = []
         for _ in range(count):
             many = dice.weighted({1: 5, 2: 3, 3: 2, 4: 1.3, 5: 1, 6: 1})
-            scale = dice.weighted({"": 5, "small": 1.5, "large": 1.5 if many <= 2 else 0.0})
+            scale = dice.weighted({"": 5, "small": 0.0 if tiny else 1.5, "large": 1.5 if many <= 2 else 0.0})
             colour = dice.pick([name for name in COLOURS if name != background])
             shape = dice.pick(SHAPES)
             groups.append(Group(many, colour, shape, scale, (), draw_turn(dice, shape) if dice.chance(level) else 0))

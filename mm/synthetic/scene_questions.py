@@ -252,7 +252,7 @@ def _absent_turns(scene: Scene, dice: Dice) -> list[Turn]:
         ["What is the {}?", "What is the {}?", "What's the {}?", "Read the {}.", "Which {} is shown?", "{}?"]
     )
     other = dice.pick(_ABSENT).format(p=dice.pick(_PICTURES), t=dice.pick(_THINGS))
-    questions = [dice.pick(shaped), asked.format(thing), other]
+    questions = [dice.pick(shaped), asked.format(thing), TASK_PROMPTS["ocr"] if dice.chance(0.08) else other]
     return [Turn(question[0].upper() + question[1:], ABSENT_ANSWER) for question in questions]
 
 

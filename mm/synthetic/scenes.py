@@ -48,7 +48,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 
 def _draw_size(dice: Dice, level: float) -> tuple[int, int]:
     """Width and height: mostly one tile, and every size up to what fills nine."""
-    manner = dice.weighted({"tile": 5.0, "small": 0.6 + 1.4 * level, "wide": 2.0 * level, "large": 0.8 * level})
+    manner = dice.weighted({"tile": 5.0, "small": 0.6 + 1.4 * level, "wide": 2.8 * level, "large": 1.0 * level})
     if manner == "tile":
         return (TILE, TILE)
     limits = {"small": (112, TILE), "wide": (TILE, 420), "large": (420, 800)}[manner]
