@@ -10,10 +10,11 @@ from PIL import Image
 from mm.errors import OptionError
 from mm.synthetic.chart_data import DIMENSIONS, METRICS, draw_labels
 from mm.synthetic.chart_questions import ask_about, markdown
+from mm.synthetic.data_grid import DataGrid, draw_grid_look
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
-from mm.synthetic.layout import Element, Gap, Grid, Line, build_page
+from mm.synthetic.layout import Element, Gap, Line, build_page
 from mm.synthetic.money import date_text
 from mm.synthetic.questions import spoken
 from mm.synthetic.sample import ABSENT_ANSWER, Sample, Turn
@@ -29,6 +30,21 @@ _WORD_HEADS = {
     "word": ("Type", "Owner", "Note", "Area"),
 }
 
+_STRANGERS = (
+    "Tax code",
+    "Colour",
+    "Region",
+    "Grade",
+    "Deposit",
+    "Phone",
+    "Altitude",
+    "Address",
+    "Discount",
+    "Supplier",
+)
+_BLANKS = ("", "", "-", "n/a")  # what stands where there is no entry
+_ABSENT_SHARE = 0.17  # samples with a question that the table does not answer
+
 _BUDGET = 640  # characters of questions and answers
 _SMALLEST_EM = 11.5  # pixels after tiling
 
@@ -41,6 +57,7 @@ class DataTable:
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     numeric: tuple[bool, ...]  # by column
+    stranger: str = ""  # a name of the same kind that no row has
 
 
 def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> DataTable:
@@ -49,6 +66,8 @@ def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> D
     if num_rows > {"weekday": 7, "month": 12, "numbers": 0}.get(kind, num_rows):
         kind = "words"
     names = draw_labels(dice, words, kind, num_rows, 16)
+    taken = " ".join(names).lower()
+    strangers = [name for name in draw_labels(dice, words, kind, 7, 16) if name.lower() not in taken]
     head, columns, numeric = [dice.pick(DIMENSIONS[kind])], [names], [False]
     if dice.chance(0.45):  # one measure over years, quarters ...
         across = dice.pick([other for other in ("year", "quarter", "month", "letter", "weekday") if other != kind])
@@ -63,10 +82,12 @@ def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> D
             heads.append(dice.pick(_WORD_HEADS.get(word, METRICS)))
             makers.append(_number_maker(dice) if word == "number" else _word_maker(dice, words, word))
     head += _distinct(heads, head)
+    gaps, blank = dice.chance(0.1), dice.pick(_BLANKS)
     for maker in makers:
-        columns.append([maker() for _ in range(num_rows)])
+        columns.append([blank if gaps and dice.chance(0.15) else maker() for _ in range(num_rows)])
     title = words.title(dice, dice.integer(1, 4)) if dice.chance(0.4) else ""
-    return DataTable(title, tuple(head), tuple(zip(*columns, strict=True)), tuple(numeric))
+    stranger = "" if not strangers else dice.pick(strangers)
+    return DataTable(title, tuple(head), tuple(zip(*columns, strict=True)), tuple(numeric), stranger)
 
 
 def _distinct(names: Sequence[str], taken: Sequence[str]) -> list[str]:
@@ -88,7 +109,8 @@ def _number_maker(dice: Dice) -> Callable[[], str]:
     top = dice.weighted({10: 2, 100: 4, 1000: 3, 10000: 1.5, 1000000: 0.4})
     decimals = dice.weighted({0: 5, 1: 2, 2: 2}) if top <= 1000 else 0
     thousands = dice.pick([",", ",", ""])
-    prefix, suffix = dice.weighted({("", ""): 7, ("$", ""): 1.2, ("", "%"): 1.2, ("", " kg"): 0.3})
+    percent = 1.8 if top <= 100 else 0.2
+    prefix, suffix = dice.weighted({("", ""): 7, ("$", ""): 1.0, ("", "%"): percent, ("", " kg"): 0.3})
     signed = dice.chance(0.08)
 
     def number() -> str:
@@ -114,33 +136,54 @@ def _word_maker(dice: Dice, words: Lexicon, kind: str) -> Callable[[], str]:
     return entry
 
 
-def _value(cell: str) -> float:
-    """The number in a printed cell."""
-    return float(re.sub(r"[^0-9.\-]", "", cell))
+def _value(cell: str) -> float | None:
+    """The number in a printed cell, None where there is none."""
+    digits = re.sub(r"[^0-9.\-]", "", cell)
+    return float(digits) if any(letter.isdigit() for letter in digits) else None
+
+
+def _spell(cell: str, number: float) -> str:
+    """A number >= 0 spelled like that of ``cell``."""
+    prefix, body, suffix = re.fullmatch(r"-?(\D*)([\d.,]+)(.*)", cell).groups()  # type: ignore[union-attr]
+    decimals = len(body.partition(".")[2])
+    return f"{prefix}{number:,.{decimals}f}{suffix}".replace(",", "," if "," in body else "")
 
 
 def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
-    """The Markdown table on most samples, and two to five questions."""
-    turns = [ask_about(dice, "table", markdown(table.head, table.rows))] if dice.chance(0.75) else []
+    """The Markdown table or a column on most samples, and two to five questions."""
+    turns = []
+    if dice.chance(0.62):
+        turns.append(ask_about(dice, "table", markdown(table.head, table.rows)))
+    elif dice.chance(0.5):
+        turns.append(_column_turn(table, dice))
     left = _BUDGET - sum(len(turn.answer) + len(turn.question) for turn in turns)
     wanted = len(turns) + dice.integer(2, 5)
-    families = {_cell_turn: 5.0, _count_turn: 1.6, _list_turn: 1.6, _extreme_turn: 2.4, _absent_turn: 0.9}
-    for _ in range(20):
+    first = [_cell_turn] * dice.chance(0.75) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
+    families = {
+        _cell_turn: 4.0,
+        _count_turn: 1.6,
+        _list_turn: 1.8,
+        _extreme_turn: 2.2,
+        _pair_turn: 1.4,
+        _which_turn: 0.8,
+    }
+    for attempt in range(20):
         if len(turns) >= wanted:
             break
-        turn = dice.weighted(families)(table, dice)
+        turn = (first[attempt] if attempt < len(first) else dice.weighted(families))(table, dice)
         if turn is None or any(turn.question == other.question for other in turns):
             continue
         size = len(turn.question) + len(turn.answer)
         if size <= left or not turns:
             turns.append(turn)
             left -= size
-    return turns
+    return turns or [_cell_turn(table, dice)]
 
 
 def _cell_turn(table: DataTable, dice: Dice) -> Turn:
     row, column = dice.pick(table.rows), dice.integer(1, len(table.head) - 1)
-    return ask_about(dice, "cell", row[column], r=spoken(dice, row[0]), c=spoken(dice, table.head[column]))
+    answer = row[column] or ABSENT_ANSWER
+    return ask_about(dice, "cell", answer, r=spoken(dice, row[0]), c=spoken(dice, table.head[column]))
 
 
 def _count_turn(table: DataTable, dice: Dice) -> Turn:
@@ -149,74 +192,108 @@ def _count_turn(table: DataTable, dice: Dice) -> Turn:
     return ask_about(dice, "columns", str(len(table.head)))
 
 
-def _list_turn(table: DataTable, dice: Dice) -> Turn:
-    pick = dice.integer(0, 3)
-    if pick == 0:
-        return ask_about(dice, "head", ", ".join(table.head))
-    if pick == 1:
-        return ask_about(dice, "table_title", table.title or ABSENT_ANSWER)
-    if pick == 2:
-        row = dice.pick(table.rows)
-        listing = "; ".join(f"{name}: {cell}" for name, cell in zip(table.head[1:], row[1:], strict=True))
-        return ask_about(dice, "row", listing, r=spoken(dice, row[0]))
+def _column_turn(table: DataTable, dice: Dice) -> Turn:
     column = dice.integer(1, len(table.head) - 1)
-    listing = "; ".join(f"{row[0]}: {row[column]}" for row in table.rows)
-    return ask_about(dice, "column", listing, c=spoken(dice, table.head[column]))
+    return ask_about(dice, "column", _listing(table, column), c=spoken(dice, table.head[column]))
 
 
-def _extreme_turn(table: DataTable, dice: Dice) -> Turn | None:
-    """Highest, lowest or difference in a column of numbers, through the list of them (as for charts)."""
+def _listing(table: DataTable, column: int) -> str:
+    """Row names and the cells of a column; empty ones are left out."""
+    return "; ".join(f"{row[0]}: {row[column]}" for row in table.rows if row[column])
+
+
+def _list_turn(table: DataTable, dice: Dice) -> Turn:
+    pick = dice.weighted({"head": 2, "title": 2, "row": 2, "column": 1, "names": 2})
+    if pick == "title" and (table.title or dice.chance(0.25)):
+        return ask_about(dice, "table_title", table.title or ABSENT_ANSWER)
+    if pick == "row":
+        row = dice.pick(table.rows)
+        listing = "; ".join(f"{name}: {cell}" for name, cell in zip(table.head[1:], row[1:], strict=True) if cell)
+        return ask_about(dice, "row", listing or ABSENT_ANSWER, r=spoken(dice, row[0]))
+    if pick == "column":
+        return _column_turn(table, dice)
+    if pick == "names":
+        return ask_about(dice, "row_names", ", ".join(row[0] for row in table.rows), c=spoken(dice, table.head[0]))
+    return ask_about(dice, "head", ", ".join(table.head))
+
+
+def _numbers(table: DataTable, dice: Dice) -> tuple[int, list[tuple[float, str, str]]] | None:
+    """A column of numbers, drawn at random, and its (number, row name, cell) in order of the rows."""
     columns = [index for index, numeric in enumerate(table.numeric) if numeric]
     if not columns:
         return None
     column = dice.pick(columns)
-    values = sorted(((_value(row[column]), row[0], row[column]) for row in table.rows), key=lambda value: value[0])
-    listing = "; ".join(f"{row[0]}: {row[column]}" for row in table.rows)
-    name = spoken(dice, table.head[column])
+    found = [(value, row[0], row[column]) for row in table.rows if (value := _value(row[column])) is not None]
+    return (column, found) if len(found) > 1 else None
+
+
+def _extreme_turn(table: DataTable, dice: Dice) -> Turn | None:
+    """Highest or lowest in a column of numbers, through the list of them (as for charts)."""
+    drawn = _numbers(table, dice)
+    if drawn is None:
+        return None
+    column, numbers = drawn
+    values = sorted(numbers, key=lambda value: value[0])
     word = dice.pick(["Highest", "Lowest"])
     best, second = (values[-1], values[-2]) if word == "Highest" else (values[0], values[1])
     if best[0] == second[0]:
         return None
-    return ask_about(dice, f"{word.lower()}_of", f"{listing}\n{word}: {best[1]} ({best[2]})", s=name)
+    listing = "; ".join(f"{name}: {cell}" for _, name, cell in numbers)
+    answer = f"{listing}\n{word}: {best[1]} ({best[2]})"
+    return ask_about(dice, f"{word.lower()}_of", answer, s=spoken(dice, table.head[column]))
+
+
+def _pair_turn(table: DataTable, dice: Dice) -> Turn | None:
+    """The difference of two cells of a column of numbers, or which is higher."""
+    drawn = _numbers(table, dice)
+    if drawn is None:
+        return None
+    column, numbers = drawn
+    pair = dice.sample(numbers, 2)
+    high, low = sorted(pair, key=lambda value: value[0], reverse=True)
+    listing = "; ".join(f"{name}: {cell}" for _, name, cell in pair)
+    blanks = {"a": pair[0][1], "b": pair[1][1], "s": spoken(dice, table.head[column])}
+    if dice.chance(0.35) and high[0] != low[0]:
+        return ask_about(dice, "higher_of", f"{listing}\nHigher: {high[1]} ({high[2]})", **blanks)
+    if low[0] < 0:
+        return None
+    result = _spell(high[2], high[0] - low[0])
+    return ask_about(dice, "difference_of", f"{listing}\nDifference: {high[2]} - {low[2]} = {result}", **blanks)
+
+
+def _which_turn(table: DataTable, dice: Dice) -> Turn | None:
+    """The name of the row with a given cell."""
+    column = dice.integer(1, len(table.head) - 1)
+    row, cells = dice.pick(table.rows), [other[column] for other in table.rows]
+    if row[column] in _BLANKS or cells.count(row[column]) > 1:
+        return None
+    return ask_about(dice, "which_row", row[0], h=table.head[0], c=spoken(dice, table.head[column]), v=row[column])
 
 
 def _absent_turn(table: DataTable, dice: Dice) -> Turn:
-    if dice.chance(0.5):
-        strangers = [
-            "Tax code",
-            "Height",
-            "Colour",
-            "Owner",
-            "Weight",
-            "Region",
-            "Grade",
-            "Deposit",
-            "Phone",
-            "Altitude",
-        ]
-        known = " ".join(table.head).lower()
-        name = dice.pick([name for name in strangers if name.lower() not in known])
-        return ask_about(dice, "cell", ABSENT_ANSWER, r=dice.pick(table.rows)[0], c=name)
-    return ask_about(dice, "absent", ABSENT_ANSWER)
+    pick, known = dice.integer(0, 3), " ".join(table.head).lower()
+    if pick == 0:
+        return ask_about(dice, "absent", ABSENT_ANSWER)
+    if pick == 1 and table.stranger:
+        return ask_about(dice, "cell", ABSENT_ANSWER, r=table.stranger, c=spoken(dice, dice.pick(table.head[1:])))
+    strangers = [name for name in (*_STRANGERS, *METRICS) if name.lower() not in known]
+    return ask_about(dice, "cell", ABSENT_ANSWER, r=spoken(dice, dice.pick(table.rows)[0]), c=dice.pick(strangers))
 
 
 def _elements(table: DataTable, style: Style, dice: Dice) -> list[Element]:
-    body = style.pen()
-    filled = dice.chance(0.4)
-    grid = Grid(
-        rows=[table.head, *table.rows],
-        aligns="l" + "".join(dice.pick("rrcl") if numeric else dice.pick("llc") for numeric in table.numeric[1:]),
-        pens=[style.pen("bold") if dice.chance(0.65) else body] + [body] * len(table.rows),
-        gap=dice.uniform(1.0, 2.4),
-        lines=dice.weighted({"all": 3.5, "rows": 2, "head": 2, "": 1.5}),
-        bar=style.panel if filled else None,
-        stripe=style.panel if dice.chance(0.2) else None,
-        pad=dice.pick([0.0, 0.2, 0.4, 0.7]),
-    )
-    if not table.title:
+    look = draw_grid_look(dice, style)
+    inside = look.title_inside and table.title != ""
+    numbers, words = dice.pick("rrrcl"), dice.pick("llc")  # most tables align all columns of a kind alike
+    mixed = dice.chance(0.2)
+    aligns = "l" if dice.chance(0.9) else "c"
+    for numeric in table.numeric[1:]:
+        aligns += (dice.pick("rrcl") if numeric else dice.pick("llc")) if mixed else numbers if numeric else words
+    grid = DataGrid(table.head, table.rows, aligns, look, table.title if inside else "")
+    if not table.title or inside:
         return [grid]
     place = dice.pick(["left", "center"])
-    return [Line(table.title, style.pen("head", dice.uniform(1.0, 1.4)), place), Gap(dice.uniform(0.2, 0.7)), grid]
+    title = Line(table.title, style.pen("head", dice.uniform(1.0, 1.4)), place)
+    return [grid, Gap(0.3), title] if dice.chance(0.1) else [title, Gap(dice.uniform(0.2, 0.7)), grid]
 
 
 def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:
@@ -238,8 +315,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     while True:
         zoom = dice.weighted({1.0: 5, dice.uniform(1.0, 1.9): 3, dice.uniform(0.8, 1.0): 1.5})
         em = max(9, round(dice.uniform(12.5, 18.0) * zoom))
-        style = draw_style(dice, fonts, kind, em, level)
-        rows = dice.integer(2, max(3, round((3 + 9 * level) * most)))
+        style = draw_style(dice, fonts, dice.pick(["screen", "screen", kind, kind, kind]), em, level)
+        rows = dice.integer(2, max(3, round((4 + 8 * level) * most)))
         table = draw_table(dice, words, rows, dice.integer(2, max(2, round((3 + 3 * level) * most))))
         page = build_page(_elements(table, style, dice), style)
         width, height = page.bounds

@@ -15,10 +15,13 @@ from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart
 from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases
 from mm.synthetic.chart_styles import colour_name, contrast, draw_look
 from mm.synthetic.charts import read_values
+from mm.synthetic.data_grid import DataGrid, draw_grid_look
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
+from mm.synthetic.layout import build_page
 from mm.synthetic.render import RENDERERS, render
 from mm.synthetic.sample import ABSENT_ANSWER, Sample
+from mm.synthetic.style import draw_style
 
 CHARTS = [*charts.KINDS, *data_tables.KINDS]
 
@@ -104,7 +107,7 @@ def test_conclusions_follow_from_their_listing(kind: str, fonts: FontSet) -> Non
                 names = [name for name, _, text in parts for _ in text.split(" / ")]
                 assert label.startswith(names[numbers.index(value)]), turn
             seen["Highest" if word == "Higher" else word] += 1
-    assert seen["Highest"] > 5 and seen["Lowest"] > 5 and (seen["Difference"] > 5 or kind == "data_table")
+    assert seen["Highest"] > 5 and seen["Lowest"] > 5 and seen["Difference"] > 5
 
 
 def plain_data(count: int = 4, series: int = 1) -> ChartData:
@@ -316,3 +319,40 @@ def test_slices_lie_where_their_colours_are_though_the_legend_has_another_order(
         counts = np.array([(pixels == np.array(colour)).all(axis=-1).sum() for colour in look.palette[:5]])
         expected = np.array([float(share[:-1]) for share in percents(data, 1)])
         np.testing.assert_allclose(100 * counts / counts.sum(), expected, atol=3)
+
+
+def test_every_cell_of_a_table_is_printed_and_asked_as_printed(fonts: FontSet) -> None:
+    blank = 0
+    for sample in samples("data_table", fonts, 120, 1.0):
+        rows = {name: table(turn.answer) for turn in sample.turns for name in ["t"] if turn.answer.startswith("| ")}
+        for name, cell in sample.fields.items():
+            assert cell in sample.text, (name, cell)
+            blank += cell == ""
+        for name, cells in rows.get("t", {}).items():
+            for head, cell in zip(rows["t"][""][1:], cells if name else [], strict=False):
+                assert sample.fields[f"{head} of {name}"] in (cell, ""), (name, head)
+    assert blank > 5
+
+
+def test_differences_of_cells_are_spelled_like_the_cells() -> None:
+    plain = data_tables.DataTable("", ("A", "B"), (("x", "$1,250.50"), ("y", "$0.75")), (False, True))
+    spelled = set()
+    for seed in range(200):
+        turn = data_tables._pair_turn(plain, Dice(np.random.default_rng(seed)))
+        if turn is not None and "Difference" in turn.answer:
+            spelled.add(turn.answer.splitlines()[1])
+    assert spelled == {"Difference: $1,250.50 - $0.75 = $1,249.75"}
+
+
+def test_looks_of_tables_keep_their_cells(fonts: FontSet) -> None:
+    rows = (("Tea", "12", ""), ("Milk", "3,400", "x"))
+    for seed in range(60):
+        dice = Dice(np.random.default_rng(seed))
+        style = draw_style(dice, fonts, "screen", 16, 1.0)
+        grid = DataGrid(("Name", "Value", "Note"), rows, "lrc", draw_grid_look(dice, style), "A long title of a table")
+        page = build_page([grid], style)
+        assert page.rows() == ["A long title of a table", "Name Value Note", "Tea 12", "Milk 3,400 x"]
+        boxes = sorted((op.baseline, op.x, op.x + op.pen.width(op.text)) for op in page.texts)
+        for one, other in zip(boxes, boxes[1:], strict=False):
+            assert one[0] != other[0] or one[2] < other[1]
+        assert page.bounds[0] <= grid.natural_width(style) + 1
