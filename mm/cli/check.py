@@ -82,6 +82,10 @@ def evaluate(
         int | None,
         typer.Option(min=0, metavar="N", help="Processes that draw the pictures.", show_default="the cores but one"),
     ] = None,
+    stored: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Ask about the pictures of this folder and its index.json; draw none."),
+    ] = None,
     fonts: Annotated[
         list[Path] | None,
         typer.Option(metavar="FOLDER", help="Where the fonts are; may be given again.", show_default="the system's"),
@@ -100,8 +104,9 @@ def evaluate(
     ] = None,
 ) -> None:
     """Measure a model on held-out documents, charts and scenes that are drawn here, with 95% intervals."""
-    from mm.evaluation import rendering, suites, tasks
+    from mm.evaluation import rendering, suites
     from mm.evaluation import report as reports
+    from mm.evaluation.stored import load_stored
 
     if json is not None and not json.absolute().parent.is_dir():
         raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
@@ -112,7 +117,8 @@ def evaluate(
         with progress_bar() as show:
             report = suites.evaluate(
                 pipe,
-                tasks=task or tuple(tasks.TASKS),
+                tasks=task,
+                documents=None if stored is None else load_stored(stored),
                 limit=limit,
                 control_limit=control_limit,
                 batch_size=batch_size,

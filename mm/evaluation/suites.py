@@ -97,7 +97,7 @@ def questions_of(document: Document) -> tuple[Question, ...]:
 def evaluate(
     reader: Reader | None,
     *,
-    tasks: Sequence[str] = tuple(TASKS),
+    tasks: Sequence[str] | None = None,
     limit: int = 500,
     control_limit: int = 100,
     batch_size: int = 8,
@@ -112,7 +112,7 @@ def evaluate(
 
     Args:
         reader: the model, usually a ``Pipeline``; None runs Tesseract alone.
-        tasks: names out of ``TASKS`` (or of ``documents``).
+        tasks: names out of ``TASKS`` (or of ``documents``); None takes all of them.
         limit: questions a row: each skill is asked on the first documents that have it.
         control_limit: how many of them are also asked with the picture greyed out; 0 leaves the control out.
         batch_size: questions that run together.
@@ -128,6 +128,7 @@ def evaluate(
         ResourceError: held-out fonts are missing.
     """
     known = tuple(TASKS if documents is None else documents)
+    tasks = known if tasks is None else tasks
     numbers = {"limit": limit, "control_limit": control_limit, "batch_size": batch_size, "workers": workers}
     _check_options(tasks, known, numbers)
     wanted = {name: math.ceil(limit * _task(name).documents) for name in tasks}

@@ -41,9 +41,16 @@ class Task:
 
 
 TASKS: dict[str, Task] = {
+    "lines_known_fonts": Task("mm.evaluation.held_out_lines:render_known_line", exact=True),
     "lines": Task("mm.evaluation.held_out_lines:render_line", exact=True),
     "receipts": Task("mm.evaluation.held_out_receipts:render_receipt"),
     "forms": Task("mm.evaluation.held_out_forms:render_form"),
+    "paragraphs": Task("mm.evaluation.held_out_paragraphs:render_paragraph"),
+    "charts": Task("mm.evaluation.held_out_charts:render_chart", documents=2.0, reading=False),
+    "data_tables": Task("mm.evaluation.held_out_data_tables:render_data_table", documents=1.2),
+    "scenes": Task("mm.evaluation.held_out_scenes:render_scene", reading=False),
+    "grounding": Task("mm.evaluation.held_out_grounding:render_grounding", reading=False),
+    "unanswerable": Task("mm.evaluation.held_out_unanswerable:render_unanswerable", reading=False),
 }
 
 

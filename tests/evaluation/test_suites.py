@@ -120,8 +120,8 @@ def test_questions_reach_the_reader_in_batches_of_one_kind(stored):
 
 
 def test_options_are_checked(stored):
-    with pytest.raises(OptionError, match="unknown task 'charts'. Tasks: lines, receipts, forms"):
-        evaluate(Parrot(stored), tasks=("charts",))
+    with pytest.raises(OptionError, match="unknown task 'letters'. Tasks: lines, receipts, forms, charts"):
+        evaluate(Parrot(stored), tasks=("letters",))
     with pytest.raises(OptionError, match=r"unknown task \(none\)"):
         evaluate(Parrot(stored), tasks=())
     with pytest.raises(OptionError, match="limit is 0; expected 1 or more"):
