@@ -6,14 +6,14 @@ its neighbour raises ``DoesNotFitError`` and the renderer starts anew, so that a
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from mm.evaluation.held_out_words import chance
+from mm.evaluation.held_out_words import chance, pick
 from mm.processing.tiling import choose_resolution
 
 Font = ImageFont.FreeTypeFont
@@ -44,6 +44,7 @@ class Question:
         scorer: how answers are compared, a key of ``mm.evaluation.scoring.SCORERS``.
         tolerance: how far a number may be off, in its own units (5% of the axis: 0.05 times its length).
         accept: other answers that are as right.
+        about: the label or the thing that is asked about, as printed; empty where there is none to name.
     """
 
     skill: str
@@ -52,6 +53,7 @@ class Question:
     scorer: str = "text"
     tolerance: float = 0.0
     accept: tuple[str, ...] = ()
+    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Document:
         text: the transcription, rows separated by line breaks; empty where none is asked for.
         questions: questions with their right answers.
         style: name of the design.
-        glyph_height: height of the smallest "d" in pixels after the picture is fitted into its best grid of tiles.
+        glyph_height: height of the smallest "d" in pixels after the picture is fitted into its best grid of tiles; 0
+            where nothing is written.
     """
 
     image: Image.Image
@@ -82,6 +85,21 @@ class Cell:
     x: float
     anchor: str = "l"
     ink: Colour | None = None  # None: the sheet's
+
+
+@dataclass(frozen=True)
+class Print:
+    """Text on a sheet: ``x`` is its left end, both in pixels."""
+
+    text: str
+    font: Font
+    x: int
+    baseline: int
+
+
+def wording(rng: Generator, prompts: Sequence[str]) -> str:
+    """The first prompt, the canonical wording, on half of the questions; one of the others on the other half."""
+    return prompts[0] if chance(rng, 0.5) else pick(rng, prompts[1:])
 
 
 def ascender(font: Font) -> int:
@@ -120,6 +138,7 @@ class Sheet:
         self.y = float(margin)
         self.rows: list[str] = []
         self.smallest = 1000
+        self.prints: list[Print] = []
 
     @property
     def left(self) -> int:
@@ -161,6 +180,7 @@ class Sheet:
             self.draw.text(
                 (round(x), baseline), cell.text, font=cell.font, fill=cell.ink or ink or self.ink, anchor="ls"
             )
+            self.prints.append(Print(cell.text, cell.font, round(x), baseline))
             self.smallest = min(self.smallest, ascender(cell.font))
         order = sorted(range(len(cells)), key=lambda i: boxes[i][0])
         for before, after in zip(order, order[1:], strict=False):
@@ -180,6 +200,7 @@ class Sheet:
         """Print a row of dashes or stars; it is not transcribed."""
         self.text(text, font, "m")
         self.rows.pop()
+        self.prints.pop()
 
     def ends(self, left: str, right: str, font: Font, *, edge: float | None = None) -> None:
         """Print a row of two cells, one at the left margin, one that ends at the right margin (or at ``edge``)."""
@@ -227,22 +248,42 @@ class Sheet:
         return self.image.crop((0, 0, self.width, round(self.y + self.margin)))
 
 
+@dataclass(frozen=True)
+class Shot:
+    """Where a camera stood: the border of the table around the page in pixels, and the turn in degrees."""
+
+    border: int
+    angle: float
+
+    def take(self, page: Image.Image, ground: Colour | int) -> Image.Image:
+        """The page on a ground of this colour, turned. Any mode, so that a mask of the page goes the same way."""
+        if self.border:
+            table = Image.new(page.mode, (page.width + 2 * self.border, page.height + 2 * self.border), ground)
+            table.paste(page, (self.border, self.border))
+            page = table
+        if self.angle:
+            page = page.rotate(self.angle, resample=Image.Resampling.BICUBIC, expand=True, fillcolor=ground)
+        return page
+
+
 def photograph(rng: Generator, page: Image.Image, *, desk: bool) -> Image.Image:
     """What happens between paper and file, each on a share: up to 3 degrees of turn, uneven light, blur, noise, JPEG.
 
     ``desk`` lays the page on a table that shows around it.
     """
+    return photograph_with_shot(rng, page, desk=desk)[0]
+
+
+def photograph_with_shot(rng: Generator, page: Image.Image, *, desk: bool) -> tuple[Image.Image, Shot]:
+    """``photograph``, and where the camera stood."""
     turned = chance(rng, 0.4)
     angle = float(rng.uniform(-3, 3)) if turned else 0.0
     red, green, blue = (int(v) for v in rng.integers(30, 170, size=3))
-    ground = (red, green, blue) if desk else page.getpixel((1, page.height - 2))
-    if desk:
-        border = int(rng.uniform(0.015, 0.05) * page.width)
-        table = Image.new("RGB", (page.width + 2 * border, page.height + 2 * border), ground)
-        table.paste(page, (border, border))
-        page = table
-    if turned:
-        page = page.rotate(angle, resample=Image.Resampling.BICUBIC, expand=True, fillcolor=ground)
+    if not desk:
+        red, green, blue = page.crop((1, page.height - 2, 2, page.height - 1)).tobytes()
+    ground = (red, green, blue)
+    shot = Shot(int(rng.uniform(0.015, 0.05) * page.width) if desk else 0, angle)
+    page = shot.take(page, ground)
     if chance(rng, 0.3):
         page = page.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.7))))
     pixels = np.asarray(page, dtype=np.float32)  # (H, W, 3), 0..255
@@ -261,18 +302,22 @@ def photograph(rng: Generator, page: Image.Image, *, desk: bool) -> Image.Image:
         packed = io.BytesIO()
         page.save(packed, "JPEG", quality=int(rng.integers(50, 93)))
         page = Image.open(packed).convert("RGB")
-    return page
+    return page, shot
 
 
-def compose(
-    design: Callable[[Generator], tuple[Sheet, tuple[Question, ...], str]], seed: tuple[int, ...], *, desk_share: float
-) -> Document:
+Design = Callable[[Generator], tuple[Sheet, tuple[Question, ...], str]]
+Ask = Callable[[Generator, Sheet, tuple[Question, ...], Shot], tuple[Question, ...]]
+
+
+def compose(design: Design, seed: tuple[int, ...], *, desk_share: float, ask: Ask | None = None) -> Document:
     """Draw by a design until the document fits the sheet and its smallest letters stay readable in nine tiles.
 
     Args:
         design: fills a sheet; returns it, the questions and the name of the style.
         seed: equal seeds give equal documents (with equal versions of Pillow, FreeType and NumPy).
         desk_share: share of the pictures that show a table around the paper.
+        ask: makes other questions of the design's, of the sheet and of the shot; raises ``DoesNotFitError`` where it
+            has none.
 
     Raises:
         RuntimeError: no attempt fits: a defect of the design.
@@ -281,10 +326,13 @@ def compose(
         rng = np.random.default_rng((*seed, attempt))
         try:
             sheet, questions, style = design(rng)
+            image, shot = photograph_with_shot(rng, sheet.finish(), desk=chance(rng, desk_share))
+            height = sheet.smallest * tile_scale(*image.size)
+            if height < MIN_GLYPH or not MIN_SIDE <= image.width <= MAX_SIDE:
+                continue
+            if ask is not None:
+                questions = ask(rng, sheet, questions, shot)
         except DoesNotFitError:
             continue
-        image = photograph(rng, sheet.finish(), desk=chance(rng, desk_share))
-        height = sheet.smallest * tile_scale(*image.size)
-        if height >= MIN_GLYPH and MIN_SIDE <= image.width <= MAX_SIDE:
-            return Document(image, "\n".join(sheet.rows), questions, style, height)
+        return Document(image, "\n".join(sheet.rows), questions, style, height)
     raise RuntimeError(f"no document of seed {seed} fits")

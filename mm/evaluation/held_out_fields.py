@@ -9,10 +9,13 @@ from collections.abc import Callable
 from numpy.random import Generator
 
 from mm.evaluation import held_out_words as words
-from mm.evaluation.held_out_canvas import Question
+from mm.evaluation.held_out_canvas import Question, wording
 from mm.evaluation.held_out_words import pick
 
-VALUE_PROMPTS = ("What is the {}?", "What is the value of {}?", "What is written for {}?")
+VALUE_PROMPTS = (
+    *("What is the {}?", "What is the value of {}?", "What is written for {}?"),
+    *("What does it say for {}?", "Which {} is given?"),
+)
 
 _RANKS = ("Senior", "Junior", "Deputy", "Assistant")
 _POSTS = ("officer", "analyst", "keeper")
@@ -199,4 +202,7 @@ def field_questions(rng: Generator, fields: list[Field]) -> tuple[Question, ...]
     """Two questions, on fields whose values cannot be guessed."""
     asked = [(label, value) for label, value in fields if label not in _GUESSABLE]
     chosen = rng.permutation(len(asked))[:2]
-    return tuple(Question("value", pick(rng, VALUE_PROMPTS).format(asked[int(i)][0]), asked[int(i)][1]) for i in chosen)
+    pairs = [asked[int(place)] for place in chosen]
+    return tuple(
+        Question("value", wording(rng, VALUE_PROMPTS).format(label), value, about=label) for label, value in pairs
+    )

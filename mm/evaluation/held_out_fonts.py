@@ -1,7 +1,8 @@
-"""The font families that only evaluation draws with, and where their files are.
+"""The font families that only evaluation draws with, some that training draws with too, and where their files are.
 
-Training draws with other families; ``tests/evaluation`` checks that the two lists have nothing in common. All are free
-fonts that Debian packages; on other systems any folder that holds files of these names will do.
+Training never draws with ``FAMILIES``; ``tests/evaluation`` checks that the lists have nothing in common. The rows on
+known fonts are drawn with ``KNOWN_FAMILIES`` instead, which training draws with too. All are free fonts that Debian
+packages; on other systems any folder that holds files of these names will do.
 """
 
 import os
@@ -40,6 +41,29 @@ FAMILIES = (
     Family("Fira Code", "mono", "FiraCode-Regular.ttf", "FiraCode-Bold.ttf", "fonts-firacode"),
     Family("Courier Prime", "mono", "Courier Prime.otf", "Courier Prime Bold.otf", "fonts-courier-prime"),
     Family("Anonymous Pro", "mono", "Anonymous Pro.ttf", "Anonymous Pro B.ttf", "fonts-anonymous-pro"),
+)
+
+KNOWN_FAMILIES = (
+    Family("DejaVu Sans", "sans", "DejaVuSans.ttf", "DejaVuSans-Bold.ttf", "fonts-dejavu-core"),
+    Family("DejaVu Sans Mono", "mono", "DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf", "fonts-dejavu-core"),
+    Family("Liberation Sans", "sans", "LiberationSans-Regular.ttf", "LiberationSans-Bold.ttf", "fonts-liberation"),
+    Family("Liberation Serif", "serif", "LiberationSerif-Regular.ttf", "LiberationSerif-Bold.ttf", "fonts-liberation"),
+    Family("Liberation Mono", "mono", "LiberationMono-Regular.ttf", "LiberationMono-Bold.ttf", "fonts-liberation"),
+    Family("FreeMono", "mono", "FreeMono.ttf", "FreeMonoBold.ttf", "fonts-freefont-ttf"),
+    Family("Roboto", "sans", "Roboto-Regular.ttf", "Roboto-Bold.ttf", "fonts-roboto-unhinted"),
+    Family("Roboto Slab", "serif", "RobotoSlab-Regular.otf", "RobotoSlab-Bold.otf", "fonts-roboto-slab"),
+    Family("Open Sans", "sans", "OpenSans-Regular.ttf", "OpenSans-Bold.ttf", "fonts-open-sans"),
+    Family("JetBrains Mono", "mono", "JetBrainsMono-Regular.ttf", "JetBrainsMono-Bold.ttf", "fonts-jetbrains-mono"),
+    Family("Quicksand", "sans", "Quicksand-Regular.ttf", "Quicksand-Bold.ttf", "fonts-quicksand"),
+    Family("Inter", "sans", "Inter-Regular.otf", "Inter-Bold.otf", "fonts-inter"),
+    Family("Cabin", "sans", "Cabin-Regular.otf", "Cabin-Bold.otf", "fonts-cabin"),
+    Family("Go", "sans", "Go-Regular.ttf", "Go-Bold.ttf", "fonts-go"),
+    Family("Gentium Basic", "serif", "GenBasR.ttf", "GenBasB.ttf", "fonts-sil-gentium-basic"),
+    Family("C059", "serif", "C059-Roman.otf", "C059-Bold.otf", "fonts-urw-base35"),
+    Family("Nimbus Roman", "serif", "NimbusRoman-Regular.otf", "NimbusRoman-Bold.otf", "fonts-urw-base35"),
+    Family("Nimbus Sans", "sans", "NimbusSans-Regular.otf", "NimbusSans-Bold.otf", "fonts-urw-base35"),
+    Family("URW Gothic", "sans", "URWGothic-Book.otf", "URWGothic-Demi.otf", "fonts-urw-base35"),
+    Family("Manrope", "sans", "Manrope-Regular.ttf", "Manrope-Bold.ttf", "fonts-manrope"),
 )
 
 
@@ -89,26 +113,27 @@ class Face:
 
 @dataclass(frozen=True)
 class HeldOutFonts:
-    """The held-out families of this machine."""
+    """Families of this machine: the held-out ones, or the known ones. ``folders`` is where they were looked for."""
 
     faces: tuple[Face, ...]
+    folders: tuple[Path, ...] = ()
 
     @classmethod
-    def find(cls, folders: Sequence[Path] | None = None) -> "HeldOutFonts":
+    def find(cls, folders: Sequence[Path] | None = None, families: Sequence[Family] = FAMILIES) -> "HeldOutFonts":
         """Look for all families in ``folders`` (and below), or where the system keeps its fonts.
 
         Raises:
             ResourceError: a family is missing: scores over fewer fonts would not be comparable.
         """
         places = default_folders() if folders is None else tuple(Path(folder) for folder in folders)
-        wanted = {name for family in FAMILIES for name in (family.regular, family.bold)}
+        wanted = {name for family in families for name in (family.regular, family.bold)}
         found: dict[str, Path] = {}
         for place in places:
             for path in sorted(place.rglob("*")):
                 if path.name in wanted:
                     found.setdefault(path.name, path)
         faces, missing = [], []
-        for family in FAMILIES:
+        for family in families:
             if family.regular in found and family.bold in found:
                 faces.append(Face(family.name, family.kind, found[family.regular], found[family.bold]))
             else:
@@ -116,13 +141,26 @@ class HeldOutFonts:
         if missing:
             where = ", ".join(str(place) for place in places) or "any font folder"
             raise ResourceError(
-                f"the held-out documents are drawn in {len(FAMILIES)} font families, and {len(missing)} of them are "
+                f"the held-out documents are drawn in {len(families)} font families, and {len(missing)} of them are "
                 f"not in {where}: {', '.join(family.name for family in missing)}. "
-                f"On Debian or Ubuntu: apt install {' '.join(sorted(f.package for f in missing))}"
+                f"On Debian or Ubuntu: apt install {' '.join(sorted({f.package for f in missing}))}"
             )
-        return cls(tuple(faces))
+        return cls(tuple(faces), places)
+
+    def known(self) -> "HeldOutFonts":
+        """Families that training draws with, from the same folders.
+
+        Raises:
+            ResourceError: a family is missing.
+        """
+        return _known(self.folders)
 
     def pick(self, rng: Generator, *kinds: str) -> Face:
         """One face of the given kinds (all kinds when none is given)."""
         faces = [face for face in self.faces if not kinds or face.kind in kinds]
         return faces[int(rng.integers(len(faces)))]
+
+
+@cache
+def _known(folders: tuple[Path, ...]) -> HeldOutFonts:
+    return HeldOutFonts.find(folders, KNOWN_FAMILIES)

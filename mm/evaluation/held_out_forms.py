@@ -215,7 +215,7 @@ def _label(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         )
     sheet.space(size * 0.5)
     sheet.barcode(rng, sheet.left, sheet.right - sheet.left, size * 3)
-    recipient = Question("value", pick(rng, _RECIPIENT_PROMPTS), name)
+    recipient = Question("value", pick(rng, _RECIPIENT_PROMPTS), name, about="recipient")
     questions = field_questions(rng, fields)
     return sheet, (questions[0], recipient if chance(rng, 0.3) else questions[1]), "parcel label"
 
@@ -265,10 +265,10 @@ def _card(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     return sheet, field_questions(rng, fields), "card"
 
 
-_DESIGNS = (_ruled, _boxed, _grid, _pairs, _sections, _label, _card, _ruled, _boxed, _grid)
+DESIGNS = (_ruled, _boxed, _grid, _pairs, _sections, _label, _card, _ruled, _boxed, _grid)
 
 
 def render_form(index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
     """The form number ``index`` of the endless held-out series ``seed``; designs take turns."""
-    design = _DESIGNS[index % len(_DESIGNS)]
+    design = DESIGNS[index % len(DESIGNS)]
     return compose(partial(design, fonts=fonts), (seed, 2, index), desk_share=0.15)

@@ -9,13 +9,29 @@ from dataclasses import dataclass
 from numpy.random import Generator
 
 from mm.evaluation import held_out_words as words
-from mm.evaluation.held_out_canvas import Question
+from mm.evaluation.held_out_canvas import Question, wording
 from mm.evaluation.held_out_words import chance, pick
 
-TOTAL_PROMPTS = ("What is the total?", "What is the total amount?", "How much is the total?")
-DATE_PROMPTS = ("What is the date?", "What is the date on the receipt?", "Which date is printed?")
-STORE_PROMPTS = ("What is the name of the store?", "Which store is it from?", "What is the store name?")
-PRICE_PROMPTS = ("What is the price of {}?", "How much is {}?", "What does {} cost?")
+TOTAL_PROMPTS = (
+    *("What is the total?", "What is the total amount?", "How much is the total?", "How much is it in total?"),
+    "What is the sum to pay?",
+)
+DATE_PROMPTS = (
+    "What is the date?",
+    "What is the date on the receipt?",
+    "Which date is printed?",
+    "On what date was it issued?",
+)
+STORE_PROMPTS = (
+    *("What is the name of the store?", "Which store is it from?", "What is the store name?"),
+    *("Which shop is this receipt from?", "What is the business called?"),
+)
+PRICE_PROMPTS = (
+    "What is the price of {}?",
+    "How much is {}?",
+    "What does {} cost?",
+    "How much was charged for {}?",
+)
 
 INKS = ((0, 0, 0), (20, 20, 30), (45, 45, 50), (70, 66, 72), (30, 30, 70))
 PAPERS = ((255, 255, 255), (252, 250, 244), (246, 246, 248), (250, 244, 228), (240, 240, 236))
@@ -123,8 +139,8 @@ def receipt_questions(
     """Total, date, store and the price of one of the goods in ``prices`` (name as printed, amount as printed)."""
     item = pick(rng, tuple(prices))
     return (
-        Question("total", pick(rng, TOTAL_PROMPTS), total, "amount"),
-        Question("date", pick(rng, DATE_PROMPTS), date),
-        Question("store", pick(rng, STORE_PROMPTS), store),
-        Question("price", pick(rng, PRICE_PROMPTS).format(item), prices[item], "amount"),
+        Question("total", wording(rng, TOTAL_PROMPTS), total, "amount"),
+        Question("date", wording(rng, DATE_PROMPTS), date),
+        Question("store", wording(rng, STORE_PROMPTS), store),
+        Question("price", wording(rng, PRICE_PROMPTS).format(item), prices[item], "amount", about=item),
     )

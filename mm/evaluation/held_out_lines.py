@@ -25,7 +25,7 @@ _PALETTES = (  # ink, paper
 _NUMBERS = ("No. 00-000", "#00-000", "Nr. 000")
 
 
-def _sentence(rng: Generator) -> str:
+def sentence(rng: Generator) -> str:
     """A plain sentence; the sense is of no matter, but its words are held out."""
     subject = f"{pick(rng, words.QUALITIES)} {pick(rng, words.THINGS)}" if chance(rng, 0.5) else pick(rng, words.THINGS)
     verb, thing = pick(rng, words.ACTIONS), pick(rng, words.THINGS + words.GOODS)
@@ -67,7 +67,7 @@ def _snippet(rng: Generator, fonts: HeldOutFonts) -> tuple[Sheet, tuple[Question
     size = int(rng.integers(20, 54))
     font = face.bold(size) if chance(rng, 0.25) else face.regular(size)
     count = 1 if chance(rng, 0.7) else int(rng.integers(2, 4))
-    texts = [_sentence(rng) if chance(rng, 0.5) else _notice(rng) for _ in range(count)]
+    texts = [sentence(rng) if chance(rng, 0.5) else _notice(rng) for _ in range(count)]
     ink, paper = pick(rng, _PALETTES)
     margin = int(size * rng.uniform(0.4, 1.0))
     width = max(int(max(font.getlength(text) for text in texts) + margin * 2 + size * rng.uniform(0, 1)), 304)
@@ -85,3 +85,8 @@ def _snippet(rng: Generator, fonts: HeldOutFonts) -> tuple[Sheet, tuple[Question
 def render_line(index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
     """The snippet number ``index`` of the endless held-out series ``seed``: one line (70%), or two or three."""
     return compose(partial(_snippet, fonts=fonts), (seed, 3, index), desk_share=0.0)
+
+
+def render_known_line(index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
+    """The same with other words, in fonts that training draws with."""
+    return compose(partial(_snippet, fonts=fonts.known()), (seed, 4, index), desk_share=0.0)

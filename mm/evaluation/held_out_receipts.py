@@ -171,7 +171,7 @@ def _taxi(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     return sheet, receipt_questions(rng, store, date, answer, prices), "taxi"
 
 
-_DESIGNS = (
+DESIGNS = (
     *(_thermal, draw_cafe, _supermarket, draw_hotel, _thermal),
     *(draw_invoice, _supermarket, draw_web_order, draw_cafe, _taxi),
 )
@@ -179,5 +179,5 @@ _DESIGNS = (
 
 def render_receipt(index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
     """The receipt number ``index`` of the endless held-out series ``seed``; designs take turns."""
-    design = _DESIGNS[index % len(_DESIGNS)]
+    design = DESIGNS[index % len(DESIGNS)]
     return compose(partial(design, fonts=fonts), (seed, 1, index), desk_share=0.3)

@@ -32,6 +32,12 @@ T = TypeVar("T")
 REQUESTS_A_CALL = 4  # for each place of a batch: bounds the memory of prepared pictures
 
 
+OTHER_READ_PROMPTS = (
+    *("Read the text.", "What does it say?", "Please transcribe this image.", "What is written in the image?"),
+    *("Give me all of the text.", "Copy the text of this picture."),
+)
+
+
 class HasText(Protocol):
     """A reply."""
 
@@ -88,9 +94,14 @@ def grey_out(image: Image.Image) -> Image.Image:
     return Image.new("RGB", image.size, (level, level, level))
 
 
-def questions_of(document: Document) -> tuple[Question, ...]:
-    """The transcription, where there is one, in the words of the task prompt; then the document's own questions."""
-    whole = (Question("ocr", TASK_PROMPTS["ocr"], document.text, "transcription"),) if document.text else ()
+def questions_of(document: Document, index: int = 0) -> tuple[Question, ...]:
+    """The transcription, where there is one, then the document's own questions.
+
+    Every second document is asked for its transcription in the words of the task prompt, the others in other words.
+    """
+    other = OTHER_READ_PROMPTS[index // 2 % len(OTHER_READ_PROMPTS)]
+    prompt = other if index % 2 else TASK_PROMPTS["ocr"]
+    whole = (Question("ocr", prompt, document.text, "transcription"),) if document.text else ()
     return (*whole, *document.questions)
 
 
@@ -206,7 +217,7 @@ def _questions(
 ) -> Iterator[_Asked]:
     """The questions on some documents, while their rows want more; ``asked`` and ``greyed`` count by skill."""
     for index, document in documents:
-        for question in questions_of(document):
+        for question in questions_of(document, index):
             for counts, most, control in ((asked, limit, False), (greyed, control_limit, True)):
                 if counts[question.skill] < most:
                     counts[question.skill] += 1

@@ -16,7 +16,7 @@ from mm.evaluation.metrics import Interval
 from mm.evaluation.report import Report, Row
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import load_stored, pack_image
-from mm.evaluation.suites import Progress, evaluate, grey_out, questions_of
+from mm.evaluation.suites import OTHER_READ_PROMPTS, Progress, evaluate, grey_out, questions_of
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
 
 STORED = Path(__file__).parents[1] / "data" / "held_out"
@@ -50,8 +50,8 @@ class Parrot:
     def __init__(self, documents, spoil=lambda text: text):
         self.known = {}
         for group in documents.values():
-            for document in group:
-                for question in questions_of(document):
+            for index, document in enumerate(group):
+                for question in questions_of(document, index):
                     self.known[document.image.tobytes(), question.prompt] = spoil(question.answer)
         self.calls = []
 
@@ -115,12 +115,12 @@ def test_questions_reach_the_reader_in_batches_of_one_kind(stored):
     short = [call for call in reader.calls if call[1] == SHORT_ANSWER]
     assert [call[0] for call in ocr] == [3]
     assert [call[0] for call in short] == [8, 4]
-    assert all(call[3] == {TASK_PROMPTS["ocr"]} for call in ocr)
+    assert ocr[0][3] == {TASK_PROMPTS["ocr"], OTHER_READ_PROMPTS[0]}
     assert all(call[2] == 2 for call in reader.calls)
 
 
 def test_options_are_checked(stored):
-    with pytest.raises(OptionError, match="unknown task 'letters'. Tasks: lines, receipts, forms, charts"):
+    with pytest.raises(OptionError, match="unknown task 'letters'. Tasks: lines_known_fonts, lines, receipts"):
         evaluate(Parrot(stored), tasks=("letters",))
     with pytest.raises(OptionError, match=r"unknown task \(none\)"):
         evaluate(Parrot(stored), tasks=())
