@@ -70,13 +70,12 @@ _LABEL_CLUES = {"date": _DATE, "time": _CLUES["time"], "phone": _CLUES["phone"],
                 "person": r"customer|client|guest|serv|cashier|sold|bill to|operator|name|driver"}  # fmt: skip
 """Types of labels that are asked for on documents without labels, and what must not be printed."""
 
-_STOP = frozenset(
-    """
+_STOP_TEXT = """
     what which does where this that there picture image photo many have tell could would please give with show
     shown according looking page document form card sheet screen record label paper scan screenshot answer
     value only text the and for than from
-    """.split()
-)
+"""
+_STOP = frozenset(_STOP_TEXT.split())
 """Words of questions that say nothing about what is asked for."""
 
 

@@ -21,6 +21,8 @@ def finish(canvas: Image.Image, glyphs: Boxes, style: Style, dice: Dice, level: 
 
     ``level`` in 0..1 scales how often and how strongly; 0 leaves a clean page on white.
     """
+    if dice.chance(0.16 * level):
+        canvas, glyphs = _reshape(canvas, glyphs, style, dice)
     rough = dice.chance(0.65 * level)  # a third of the samples stay clean even at level 1
     if rough and dice.chance(0.4):
         canvas, glyphs = _warp(canvas, glyphs, style, dice)
@@ -44,6 +46,21 @@ def _homography(source: NDArray[np.float64], target: NDArray[np.float64]) -> NDA
         rows.append([0, 0, 0, x, y, 1, -v * x, -v * y])
     solution = np.linalg.solve(np.array(rows), target.reshape(-1))
     return np.append(solution, 1.0).reshape(3, 3)
+
+
+def _reshape(canvas: Image.Image, glyphs: Boxes, style: Style, dice: Dice) -> tuple[Image.Image, Boxes]:
+    """Letters of another make: narrower, wider, heavier or lighter than any font that is installed."""
+    width, height = canvas.size
+    form = dice.weighted({"stretch": 5, "heavy": 2.5, "light": 2})
+    if form == "stretch" or canvas.mode != "L" or style.em < 16:
+        size = (max(1, round(width * dice.uniform(0.78, 1.3))), height)
+        boxes = glyphs.copy()
+        boxes[:, [1, 3]] *= size[0] / width
+        return canvas.resize(size, Image.Resampling.BILINEAR), boxes
+    moved = ImageChops.offset(canvas, 1, 0)
+    if form == "heavy":
+        return ImageChops.darker(canvas, moved), glyphs
+    return ImageChops.add(canvas, ImageChops.lighter(canvas, moved), 2), glyphs
 
 
 def _warp(canvas: Image.Image, glyphs: Boxes, style: Style, dice: Dice) -> tuple[Image.Image, Boxes]:

@@ -112,6 +112,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 def _compose(kind: str, dice: Dice, fonts: FontSet, level: float, squeeze: float) -> tuple[Draft, Page, Job]:
     """Plan the size for a grid of tiles, make up the content and place it."""
     most = dice.integer(1, max(1, round(1 + 8 * level)))  # tiles
+    if kind == "paragraph" and dice.chance(0.3):
+        most = max(most, dice.integer(1, max(1, round(1 + 8 * level))))
     tall = kind == "receipt"
     grids = [grid for grid in GRIDS if grid[0] * grid[1] <= most]
     grids = [grid for grid in grids if (grid[1] >= grid[0] if tall else True) and max(grid) <= 4 * min(grid)]
@@ -119,7 +121,7 @@ def _compose(kind: str, dice: Dice, fonts: FontSet, level: float, squeeze: float
     across, down = dice.pick([grid for grid in grids if grid[0] * grid[1] == largest])
     if kind in {"word", "line"}:
         across, down = (1 if kind == "word" else dice.integer(1, max(1, round(4 * level)))), 1
-    seen = _em(dice, level)  # em as the model sees it
+    seen = _em(dice, level, 6.0 if kind == "paragraph" else 3.0)  # em as the model sees it
     sharper, finer = dice.uniform(1.0, 1.5), dice.uniform(1.5, 2.6)
     zoom = dice.weighted({1.0: 4, dice.uniform(0.75, 1.0): 1.5, sharper: 3, finer: 1.2 * level})
     if across * down >= 6:
@@ -139,12 +141,14 @@ def _compose(kind: str, dice: Dice, fonts: FontSet, level: float, squeeze: float
     return draft, build_page(draft.elements, style, draft.width), job
 
 
-def _em(dice: Dice, level: float) -> float:
-    """Em in pixels after tiling; ascenders are about three quarters of it."""
+def _em(dice: Dice, level: float, small_print: float) -> float:
+    """Em in pixels after tiling, ``small_print``: weight of the smallest; ascenders are about three quarters of it."""
     if level < 0.15:
         return dice.uniform(16, 30)
     small, middle, large = dice.uniform(12, 14), dice.uniform(14, 17), dice.uniform(17, 22)
-    return dice.weighted({small: 3, middle: 4, large: 2.5, dice.uniform(22, 30): 1.5, dice.uniform(30, 46): 0.6})
+    return dice.weighted(
+        {small: small_print, middle: 4, large: 2.5, dice.uniform(22, 30): 1.5, dice.uniform(30, 46): 0.6}
+    )
 
 
 def _margins(page: Page, job: Job, dice: Dice) -> tuple[int, int, int, int]:

@@ -50,9 +50,11 @@ class Line:
     align: str = "left"  # left, center or right
     ink: Colour | None = None
     bar: Colour | None = None  # fills the whole row behind the text
+    underline: bool = False
+    indent: float = 0.0  # em, of a line at the left
 
     def natural_width(self, style: Style) -> float:
-        return self.pen.width(self.text) + (style.em if self.bar else 0.0)
+        return self.pen.width(self.text) + (style.em if self.bar else 0.0) + self.indent * style.em
 
     def place(self, page: Page, style: Style, x: float, width: float) -> None:
         free = width - self.pen.width(self.text)
@@ -62,8 +64,36 @@ class Line:
         if self.bar:
             page.top += 0.15 * style.em
             page.shape("fill", (x, top, x + width, page.top), self.bar)
-        offset = {"left": pad, "center": free / 2, "right": free - pad}[self.align]
+        offset = {"left": pad + self.indent * style.em, "center": free / 2, "right": free - pad}[self.align]
         page.text(x + offset, baseline, self.text, self.pen, self.ink or style.ink)
+        if self.underline:
+            left, y = x + offset, baseline + max(2.0, 0.35 * self.pen.descent)
+            thin = max(1, round(self.pen.size / 16))
+            page.shape("line", (left, y, left + self.pen.width(self.text), y), self.ink or style.ink, thin)
+
+
+@dataclass(frozen=True)
+class Justified:
+    """One line of text whose words are spread over the whole width."""
+
+    text: str
+    pen: Pen
+    indent: float = 0.0  # em
+
+    def natural_width(self, style: Style) -> float:
+        return self.pen.width(self.text) + self.indent * style.em
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        baseline, words = next_baseline(page, style, self.pen), self.text.split()
+        free = width - self.natural_width(style)
+        space = self.pen.advance(" ") + free / max(1, len(words) - 1)
+        x += self.indent * style.em
+        if space > 1.6 * style.em:  # a row so loose would not read as one
+            page.text(x, baseline, self.text, self.pen, style.ink)
+            return
+        for word in words:
+            page.text(x, baseline, word, self.pen, style.ink)
+            x += self.pen.width(word) + space
 
 
 @dataclass(frozen=True)
@@ -246,13 +276,20 @@ def build_page(elements: Sequence[Element], style: Style, width: float | None = 
     return page
 
 
-def wrap(text: str, pen: Pen, width: float) -> list[str]:
-    """Break a text at spaces into lines of at most ``width`` pixels (a longer word gets a line of its own)."""
+def wrap(text: str, pen: Pen, width: float, *, hyphens: bool = False) -> list[str]:
+    """Break a text at spaces into lines of at most ``width`` pixels (a longer word gets a line of its own).
+
+    With ``hyphens`` a long word may be divided, with a hyphen at the end of the line.
+    """
     lines: list[str] = []
     current, used, space = "", 0.0, pen.advance(" ")
     for word in text.split():
         size = pen.width(word)
         if current and used + space + size > width:
+            cut = len(word) // 2
+            if hyphens and len(word) > 7 and word.isalpha() and used + space + pen.width(f"{word[:cut]}-") <= width:
+                current, word = f"{current} {word[:cut]}-", word[cut:]
+                size = pen.width(word)
             lines.append(current)
             current, used = word, size
         else:

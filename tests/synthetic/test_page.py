@@ -7,7 +7,7 @@ from mm.synthetic import documents
 from mm.synthetic.dice import Dice
 from mm.synthetic.documents import KINDS
 from mm.synthetic.field_rows import CheckRow, Field, FieldRows
-from mm.synthetic.layout import Ends, Grid, Line, Rule, build_page, wrap
+from mm.synthetic.layout import Columns, Ends, Grid, Justified, Line, Logo, Rule, build_page, wrap
 from mm.synthetic.style import draw_style, view_scale
 
 INK = (0, 0, 0)
@@ -74,6 +74,53 @@ def test_wrap_keeps_the_words(style):
     assert " ".join(rows) == text and len(rows) > 2
     assert all(style.pen().width(row) <= 120 for row in rows)
     assert wrap("", style.pen(), 100) == []
+
+
+def test_long_words_are_divided_only_with_hyphens(style):
+    text = "some characteristically incomprehensible sentences " * 3
+    rows = wrap(text, style.pen(), 210, hyphens=True)
+    assert any(row.endswith("-") for row in rows) and all(style.pen().width(row) <= 210 for row in rows)
+    assert " ".join(rows).replace("- ", "") == text.strip()
+    assert not any(row.endswith("-") for row in wrap(text, style.pen(), 210))
+
+
+def test_a_justified_row_reads_as_one_and_reaches_both_ends(style):
+    pen = style.pen()
+    page = build_page(
+        [Justified("to be or not", pen), Justified("a b", pen, 1.0)], style, pen.width("to be or not") + 9
+    )
+    assert page.rows() == ["to be or not", "a b"]
+    words = page.texts[:4]
+    assert words[0].x == 0 and words[3].x + pen.width("not") == pytest.approx(pen.width("to be or not") + 9)
+    assert page.texts[-1].text == "a b" and page.texts[-1].x == style.em  # too loose to be spread
+
+
+def test_spaced_letters_keep_their_text_and_widen_it(style):
+    plain, wide = style.pen(), style.pen(spacing=0.25)
+    assert wide.width("CAFE") == pytest.approx(plain.width("CAFE") + 4 * 0.25 * style.em)
+    page = build_page([Line("CAFE", wide, underline=True)], style)
+    assert page.rows() == ["CAFE"] and [shape.kind for shape in page.shapes] == ["line"]
+    assert page.glyphs(0, 0)[-1, 3] == pytest.approx(wide.width("CAFE"))
+
+
+def test_columns_and_logos_hold_their_texts(style):
+    pen = style.pen()
+    page = build_page([Columns(["Tue", "12:30", "Till 4"], pen), Logo("round", 2.0, "left", "Corner Shop", pen)], style)
+    assert page.rows() == ["Tue 12:30 Till 4", "Corner Shop"]
+    assert len(page.shapes) == 2
+    side = page.shapes[0].box[2]
+    assert page.texts[-1].x > side  # the sign covers no text
+
+
+@pytest.mark.parametrize("form", ["cells", "flush", "leader", "inline", "underline"])
+def test_fields_print_numbers_hints_and_values_on_two_rows(style, form):
+    pen = style.pen()
+    fields = [
+        Field("Name", "Ann Lee", before="1. ", hint=" (in full)", lines=("Ann", "Lee")),
+        Field("Fax", "", before="2. "),
+    ]
+    page = build_page([FieldRows(fields, 1, form, pen, pen, ":", INK, 0.0)], style, 400)
+    assert page.rows() == ["1. Name (in full): Ann", "Lee", "2. Fax:"]
 
 
 def test_view_scale_matches_the_grids():
