@@ -37,15 +37,23 @@ KINDS = tuple(_SOURCES)
 _FIELDLESS = ("line_ground", "chart_ground")  # what a chart's fields name need not be printed
 
 _PHRASES: Mapping[str, Sequence[str]] = {
-    "total": ("total", "the total", "the total", "the total amount", "the grand total", "the total price"),
-    "date": ("date", "the date", "the date", "the date of the purchase", "the printed date"),
-    "store": ("store", "the store", "the store name", "the name of the store", "the shop", "the name of the shop",
-              "the merchant"),
-    "time": ("time", "the time"),
-    "title": ("title", "the title", "the title", "the heading"),
+    "total": ("total", "the total", "the total", "the total", "the total amount", "the grand total", "the total price",
+              "the sum", "the amount due", "the final amount", "the total sum"),
+    "date": ("date", "the date", "the date", "the date", "the date of the purchase", "the day", "the date on it",
+             "the date of the receipt"),
+    "store": ("store", "the store", "the store", "the store name", "the name of the store", "the shop", "the shop name",
+              "the name of the shop", "the store's name", "the merchant", "the name of the business", "the company"),
+    "time": ("time", "the time", "the time of day"),
+    "title": ("title", "the title", "the title", "the heading", "the headline"),
     "vat": ("VAT", "the VAT", "the tax"),
     "tax": ("tax", "the tax", "the tax amount"),
 }  # fmt: skip
+
+_PRICES = ("the price of {}", "the price of {}", "the price of the {}", "price of {}", "the price for {}", "{}'s price",
+           "what {} costs", "the cost of {}")  # fmt: skip
+
+_VALUES = ("{}", "{}", "the {}", "the {}", "the {}", "the value of {}", "the entry for {}", "the value of the field {}",
+           "what it says for {}", "the {} given here", "the {} field")  # fmt: skip
 
 _TOTALS = ("total", "sum", "due", "to pay", "balance", "amount")
 """What stands before the total where the same amount is printed more than once."""
@@ -148,11 +156,8 @@ def field_query(dice: Dice, name: str) -> str:
         return dice.pick(_PHRASES[name])
     shown = name if dice.chance(0.7) else name.lower()
     if name.startswith("price of "):
-        item = shown[len("price of ") :]
-        return dice.pick(
-            [f"the price of {item}", f"the price of {item}", f"the price of the {item}", f"price of {item}"]
-        )
-    return dice.pick([shown, f"the {shown}", f"the {shown}", f"the value of {shown}"])
+        return dice.pick(_PRICES).format(shown[len("price of ") :])
+    return dice.pick(_VALUES).format(shown)
 
 
 def _text_queries(sample: Sample, dice: Dice, count: int) -> list[tuple[str, str, Box]]:

@@ -24,7 +24,7 @@ import numpy as np
 
 from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
-from mm.synthetic.shapes import COLOURS, SHAPES, draw_turn, outline, shape_box
+from mm.synthetic.shapes import COLOURS, FORMS, SHAPES, draw_turn, outline, shape_box
 from mm.synthetic.style import view_scale
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -50,7 +50,7 @@ PLACES = {
 class Group:
     """Equal objects. ``size`` is "small", "" or "large"; ``boxes`` are in pixels, from left to right.
 
-    ``turn`` is by how many degrees all of them are turned clockwise.
+    ``turn`` is by how many degrees all of them are turned clockwise, ``form`` which outline of the shape they have.
     """
 
     count: int
@@ -59,6 +59,7 @@ class Group:
     size: str
     boxes: tuple[Rect, ...] = ()
     turn: int = 0
+    form: int = 0
 
     def name(self, *, colour: bool = True, plural: bool | None = None) -> str:
         """ "red circle" or "red circles"."""
@@ -124,7 +125,8 @@ def draw_scene(dice: Dice, size: tuple[int, int], level: float) -> Scene:
             scale = dice.weighted({"": 5, "small": 0.0 if tiny else 1.5, "large": 1.5 if many <= 2 else 0.0})
             colour = dice.pick([name for name in COLOURS if name != background])
             shape = dice.pick(SHAPES)
-            groups.append(Group(many, colour, shape, scale, (), draw_turn(dice, shape) if dice.chance(level) else 0))
+            turn, form = (draw_turn(dice, shape), dice.integer(0, FORMS - 1)) if dice.chance(level) else (0, 0)
+            groups.append(Group(many, colour, shape, scale, (), turn, form))
         if sum(group.count for group in groups) > 8 or len({(g.colour, g.shape) for g in groups}) < count:
             continue
         layout = dice.pick(["row", "column"]) if count > 1 else ""
@@ -196,7 +198,7 @@ def _scatter(dice: Dice, group: Group, radius: float, region: Rect, short: float
         points = np.array(centres)
         distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points)) * 1e9
         if distances.min() >= step:
-            return [shape_box(group.shape, centre, radius, group.turn) for centre in centres]
+            return [shape_box(group.shape, centre, radius, group.turn, group.form) for centre in centres]
     return None
 
 
@@ -209,7 +211,7 @@ def _place_single(dice: Dice, group: Group, size: tuple[int, int]) -> tuple[list
         near = (cell + 0.5 + dice.uniform(-0.27, 0.27)) / 3 * length
         return min(max(near, radius * 1.05 + 2), length - radius * 1.05 - 2)
 
-    box = shape_box(group.shape, (spot(column, size[0]), spot(row, size[1])), radius, group.turn)
+    box = shape_box(group.shape, (spot(column, size[0]), spot(row, size[1])), radius, group.turn, group.form)
     return [replace(group, boxes=(box,))], PLACES[column, row]
 
 
@@ -219,12 +221,12 @@ def tilted(scene: Scene, size: tuple[int, int], degrees: int, scale: float) -> S
     middle_x, middle_y = size[0] / 2, size[1] / 2
     groups = []
     for group in scene.groups:
-        xs, ys = zip(*outline(group.shape, group.turn), strict=True)
+        xs, ys = zip(*outline(group.shape, group.turn, group.form), strict=True)
         turn, boxes = group.turn + degrees, []
         for x0, y0, x1, _ in group.boxes:
             radius = (x1 - x0) / (max(xs) - min(xs))
             dx, dy = x0 - radius * min(xs) - middle_x, y0 - radius * min(ys) - middle_y  # the shape's own middle
             centre = (middle_x + dx * cos - dy * sin, middle_y + dx * sin + dy * cos)
-            boxes.append(shape_box(group.shape, centre, radius * scale, turn))
+            boxes.append(shape_box(group.shape, centre, radius * scale, turn, group.form))
         groups.append(replace(group, boxes=tuple(sorted(boxes)), turn=turn))
     return replace(scene, groups=tuple(groups))

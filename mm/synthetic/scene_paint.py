@@ -64,10 +64,10 @@ def _draw_group(canvas: Canvas, group: Group, colour: Colour, ground: Colour, ma
             shift = 0.07 * (box[2] - box[0])
             dark = (ground[0] * 7 // 10, ground[1] * 7 // 10, ground[2] * 7 // 10)
             below = (box[0] + shift, box[1] + shift, box[2] + shift, box[3] + shift)
-            draw_shape(canvas, group.shape, below, dark, None, group.turn)
-        draw_shape(canvas, group.shape, box, colour, edge, group.turn)
+            draw_shape(canvas, group.shape, below, dark, None, group.turn, group.form)
+        draw_shape(canvas, group.shape, box, colour, edge, group.turn, group.form)
         if hollow:
-            canvas.polygon(corners_in(group.shape, box, group.turn, inner), ground)
+            canvas.polygon(corners_in(group.shape, box, group.turn, group.form, inner), ground)
         elif manner in ("shade", "stripes"):
             _texture(canvas, group, box, colour, *texture)
 
@@ -85,7 +85,7 @@ def _texture(canvas: Canvas, group: Group, box: Rect, colour: Colour, depth: flo
         ramp = np.linspace(1, -1, height)[:, None] * np.ones((1, width))
     pixels = np.clip(np.array(colour) * (1 + depth * ramp[..., None]), 0, 255)  # (height, width, 3)
     mask = Image.new("L", (width, height), 0)
-    corners = [(x * scale - left, y * scale - top) for x, y in corners_in(group.shape, box, group.turn)]
+    corners = [(x * scale - left, y * scale - top) for x, y in corners_in(group.shape, box, group.turn, group.form)]
     ImageDraw.Draw(mask).polygon(corners, 255)
     canvas.image.paste(Image.fromarray(pixels.astype(np.uint8)), (left, top), mask)
 

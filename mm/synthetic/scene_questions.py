@@ -61,9 +61,26 @@ _ELSEWHERE = (
 )  # fmt: skip
 """What other pictures show."""
 
+_ASKED = (
+    "What is the {}?",
+    "What is the {}?",
+    "What is the {}?",
+    "What's the {}?",
+    "Read the {}.",
+    "Which {} is shown?",
+    "Which {} is given?",
+    "What {} is printed?",
+    "How much is the {}?",
+    "What does the {} say?",
+    "{}?",
+)
+
 _ABSENT = (
     "Who is in the {p}?",
     "What animal is this?",
+    "Which animal do you see?",
+    "What is the {t} called?",
+    "What is the person's name?",
     "What is written in the {p}?",
     "What does the text say?",
     "What does the sign say?",
@@ -240,19 +257,23 @@ def absent_shape(scene: Scene, dice: Dice) -> str:
 
 
 def _absent_turns(scene: Scene, dice: Dice) -> list[Turn]:
+    """Questions like the ones that have an answer, but about what is not there; and what other pictures are asked."""
     name, there = absent_shape(scene, dice), _short(scene, dice.pick(scene.groups), dice)
-    shaped = [f"Where is the {name}?", f"Is the {name} small or large?", f"What is left of the {name}?",
-              f"Where is the {name} relative to {there}?", f"What is next to the {name}?"]  # fmt: skip
+    colour = _colour_word(dice)
+    near = [f"Where is the {name}?", f"Where in the picture is the {name}?", f"What is the position of the {name}?",
+            f"Is the {name} small or large?", f"What is left of the {name}?", f"What is above the {name}?",
+            f"Where is the {name} relative to {there}?", f"What is next to the {name}?"]  # fmt: skip
     if name in SHAPES:
-        shaped += [f"What {_colour_word(dice)} is the {name}?"] * 4
+        near = near[:2] + [f"What {colour} is the {name}?", f"What {colour} is the {name}?",
+                           f"Which {colour} does the {name} have?", f"What is the {colour} of the {name}?",
+                           f"What {colour} are the {plural_of(name)}?", f"{colour} of the {name}?"]  # fmt: skip
     elif name.endswith("object"):
-        shaped += [f"What shape is the {name}?"] * 4
-    thing = dice.pick(_ELSEWHERE)
-    asked = dice.pick(
-        ["What is the {}?", "What is the {}?", "What's the {}?", "Read the {}.", "Which {} is shown?", "{}?"]
-    )
+        word = name.split()[0]
+        near = [f"What shape is the {name}?", f"Which shape is the {name}?", f"Which shape is {word}?",
+                f"What is {word}?", f"Where is the {name}?", f"What shape are the {name}s?"]  # fmt: skip
+    asked = dice.pick(_ASKED).format(dice.pick(_ELSEWHERE))
     other = dice.pick(_ABSENT).format(p=dice.pick(_PICTURES), t=dice.pick(_THINGS))
-    questions = [dice.pick(shaped), asked.format(thing), TASK_PROMPTS["ocr"] if dice.chance(0.08) else other]
+    questions = [dice.pick(near), asked, TASK_PROMPTS["ocr"] if dice.chance(0.08) else other]
     return [Turn(question[0].upper() + question[1:], ABSENT_ANSWER) for question in questions]
 
 

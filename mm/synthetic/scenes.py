@@ -47,11 +47,11 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 
 
 def _draw_size(dice: Dice, level: float) -> tuple[int, int]:
-    """Width and height: mostly one tile, and every size up to what fills nine."""
-    manner = dice.weighted({"tile": 5.0, "small": 0.6 + 1.4 * level, "wide": 2.8 * level, "large": 1.0 * level})
+    """Width and height: one tile, and every size up to what fills nine."""
+    manner = dice.weighted({"tile": 3.2, "small": 0.4 + 0.8 * level, "wide": 4.0 * level, "large": 1.2 * level})
     if manner == "tile":
         return (TILE, TILE)
-    limits = {"small": (112, TILE), "wide": (TILE, 420), "large": (420, 800)}[manner]
+    limits = {"small": (112, TILE), "wide": (TILE, 480), "large": (480, 800)}[manner]
     long, ratio = dice.integer(*limits), dice.uniform(0.6, 1.0) if dice.chance(0.7) else 1.0
     short = max(100, round(long * ratio))
     return (long, short) if dice.chance(0.65) else (short, long)

@@ -55,51 +55,68 @@ _TURNS: Mapping[str, tuple[int, int]] = {
 """Degrees by which a shape may be turned and still be called by its name."""
 
 
-@lru_cache(maxsize=len(SHAPES))
-def _outline(shape: str) -> tuple[Point, ...]:
-    """Corners on a circle of radius 1 around (0, 0); the heart's reach from -1 to 1 in both directions."""
-    if shape == "square":
-        return ((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85))
-    if shape == "cross":
-        a, b = 0.34, 1.0
-        return (
-            (-a, -b),
-            (a, -b),
-            (a, -a),
-            (b, -a),
-            (b, a),
-            (a, a),
-            (a, b),
-            (-a, b),
-            (-a, a),
-            (-b, a),
-            (-b, -a),
-            (-a, -a),
-        )
-    if shape == "diamond":
-        return ((0.0, -1.1), (0.72, 0.0), (0.0, 1.1), (-0.72, 0.0))
-    if shape == "heart":
-        points = []
-        for step in range(40):
-            t = 2 * math.pi * step / 40
-            x = 16 * math.sin(t) ** 3
-            y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
-            points.append((x / 16.5, (-y - 2.5) / 15.0))
-        return tuple(points)
-    count, inner = {"triangle": (3, 0.0), "hexagon": (6, 0.0), "star": (5, 0.42), "circle": (48, 0.0)}[shape]
-    start = 0.0 if shape == "hexagon" else -math.pi / 2
+FORMS = 3
+"""Outlines of each shape: slimmer, broader or otherwise drawn."""
+
+
+@lru_cache(maxsize=FORMS * len(SHAPES))
+def _outline(shape: str, form: int) -> tuple[Point, ...]:
+    """Corners on a circle of radius 1 around (0, 0), or about as large."""
+    match shape:
+        case "square":
+            side = (0.85, 0.82, 0.88)[form]
+            return ((-side, -side), (side, -side), (side, side), (-side, side))
+        case "cross":
+            arm = (0.34, 0.28, 0.4)[form]
+            quarter = ((arm, -1.0), (arm, -arm), (1.0, -arm))
+            points = list(quarter)
+            for _ in range(3):
+                points += [(-y, x) for x, y in points[-3:]]
+            return tuple(points)
+        case "diamond":
+            across, down = ((0.72, 1.1), (0.84, 1.06), (0.62, 1.1))[form]
+            return ((0.0, -down), (across, 0.0), (0.0, down), (-across, 0.0))
+        case "heart":
+            return _heart(form)
+        case "triangle" if form:
+            across, top, foot = ((0.78, -1.0, 0.74), (1.0, -0.82, 0.56))[form - 1]
+            return ((0.0, top), (across, foot), (-across, foot))
+        case "star":
+            return _spokes(10, -90, (0.42, 0.36, 0.5)[form])
+        case "hexagon":
+            return _spokes(6, (0, 30, 0)[form], 1.0)
+        case _:
+            return _spokes(3 if shape == "triangle" else 48, -90, 1.0)
+
+
+def _spokes(count: int, start: float, inner: float) -> tuple[Point, ...]:
+    """``count`` points around the middle, every second one at radius ``inner``."""
+    angles = [math.radians(start + 360 * step / count) for step in range(count)]
+    radii = [inner if step % 2 else 1.0 for step in range(count)]
+    return tuple(
+        (radius * math.cos(angle), radius * math.sin(angle)) for radius, angle in zip(radii, angles, strict=True)
+    )
+
+
+def _heart(form: int) -> tuple[Point, ...]:
+    if form == 1:  # two round humps above a straight point
+        angles = [math.radians(180 + 215 * step / 22) for step in range(23)]
+        right = [(0.5 + 0.5 * math.cos(angle), -0.38 + 0.5 * math.sin(angle)) for angle in angles]
+        return (*right, (0.0, 0.96), *((-x, y) for x, y in reversed(right)))
+    across, down = (16.5, 15.0) if form == 0 else (17.5, 14.0)
     points = []
-    for step in range(count * (2 if inner else 1)):
-        angle = start + 2 * math.pi * step / (count * (2 if inner else 1))
-        radius = inner if inner and step % 2 else 1.0
-        points.append((radius * math.cos(angle), radius * math.sin(angle)))
+    for step in range(40):
+        t = 2 * math.pi * step / 40
+        x = 16 * math.sin(t) ** 3
+        y = 13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)
+        points.append((x / across, (-y - 2.5) / down))
     return tuple(points)
 
 
 @lru_cache(maxsize=1024)
-def outline(shape: str, turn: int = 0) -> tuple[Point, ...]:
-    """Corners of a shape of radius 1 around (0, 0), turned clockwise by ``turn`` degrees."""
-    points = _outline(shape)
+def outline(shape: str, turn: int = 0, form: int = 0) -> tuple[Point, ...]:
+    """Corners of a shape of radius 1 around (0, 0), turned clockwise by ``turn`` degrees; ``form`` below ``FORMS``."""
+    points = _outline(shape, form)
     if turn == 0 or shape == "circle":
         return points
     cos, sin = math.cos(math.radians(turn)), math.sin(math.radians(turn))
@@ -111,25 +128,27 @@ def draw_turn(dice: Dice, shape: str) -> int:
     return 0 if dice.chance(0.5) else dice.integer(*_TURNS[shape])
 
 
-def shape_box(shape: str, centre: Point, radius: float, turn: int = 0) -> Rect:
+def shape_box(shape: str, centre: Point, radius: float, turn: int = 0, form: int = 0) -> Rect:
     """The box around a shape of the given radius."""
-    xs, ys = zip(*outline(shape, turn), strict=True)
+    xs, ys = zip(*outline(shape, turn, form), strict=True)
     x, y = centre
     return (x + radius * min(xs), y + radius * min(ys), x + radius * max(xs), y + radius * max(ys))
 
 
-def corners_in(shape: str, box: Rect, turn: int = 0, scale: float = 1.0) -> list[Point]:
+def corners_in(shape: str, box: Rect, turn: int = 0, form: int = 0, scale: float = 1.0) -> list[Point]:
     """Corners of the shape that fills ``box``, drawn ``scale`` times as large around the shape's own middle."""
-    points = outline(shape, turn)
+    points = outline(shape, turn, form)
     xs, ys = zip(*points, strict=True)
     left, top = min(xs), min(ys)
     across, down = (box[2] - box[0]) / (max(xs) - left), (box[3] - box[1]) / (max(ys) - top)
     return [(box[0] + (x * scale - left) * across, box[1] + (y * scale - top) * down) for x, y in points]
 
 
-def draw_shape(canvas: Canvas, shape: str, box: Rect, colour: Colour, edge: Colour | None, turn: int = 0) -> None:
+def draw_shape(
+    canvas: Canvas, shape: str, box: Rect, colour: Colour, edge: Colour | None, turn: int = 0, form: int = 0
+) -> None:
     """Draw a shape that fills ``box``."""
     if shape == "circle":
         canvas.ellipse(box, colour, edge, 1.0)
     else:
-        canvas.polygon(corners_in(shape, box, turn), colour, edge, 1.0)
+        canvas.polygon(corners_in(shape, box, turn, form), colour, edge, 1.0)

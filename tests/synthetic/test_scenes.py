@@ -17,7 +17,7 @@ from mm.synthetic.scene_boxes import ground_turns
 from mm.synthetic.scene_layout import NUMBERS, PLACES, Group, Scene, draw_scene, tilted
 from mm.synthetic.scene_paint import paint
 from mm.synthetic.scene_questions import absent_shape, scene_turns
-from mm.synthetic.shapes import COLOURS, SHAPES, VARIANTS, corners_in, draw_shape, shape_box
+from mm.synthetic.shapes import COLOURS, FORMS, SHAPES, VARIANTS, corners_in, draw_shape, shape_box
 
 CAPTION = re.compile(
     rf"^(?P<groups>.+?)(?P<end> from left to right on| from top to bottom on| (?:{'|'.join(PLACES.values())}) of| on) "
@@ -257,11 +257,13 @@ def test_shades_are_nearest_to_the_colour_that_they_are_called() -> None:
             assert name in nearest, (name, shade, nearest)
 
 
+@pytest.mark.parametrize("form", range(FORMS))
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shapes_fill_their_box(shape: str) -> None:
+def test_shapes_fill_their_box(shape: str, form: int) -> None:
     canvas = Canvas(100, 100, (255, 255, 255), 2)
-    box = shape_box(shape, (50.0, 48.0), 30.0)
-    draw_shape(canvas, shape, box, (0, 0, 0), None)
+    box = shape_box(shape, (50.0, 48.0), 30.0, 0, form)
+    assert 45 < max(box[2] - box[0], box[3] - box[1]) < 67
+    draw_shape(canvas, shape, box, (0, 0, 0), None, 0, form)
     dark = np.asarray(canvas.picture()).min(axis=-1) < 240
     rows, columns = dark.any(axis=1).nonzero()[0], dark.any(axis=0).nonzero()[0]
     found = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
