@@ -1,7 +1,7 @@
 """Pie and donut charts on a canvas."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mm.synthetic.chart_axes import LegendKey, NoRoomError, Typeset, place_title, reserve_legend
@@ -61,6 +61,8 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     box: Rect = (pad, pad, canvas.width - pad, canvas.height - pad)
     box = place_title(canvas, look, pens, data.title, box, dice.chance(0.05), data.subtitle)
     joint = dice.pick([" {}", " ({})", ": {}", ", {}"]) if plan.figures != "both" else dice.pick([" {}", ": {}"])
+    if plan.labels == "outside" and dice.chance(0.35):
+        joint = "\n{}"
     full = [
         name + joint.format(number) if plan.figures and plan.figures_at == "label" else name
         for name, number in zip(names, numbers, strict=True)
@@ -75,7 +77,7 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     out = 0.35 * em
     side = 0.0
     if plan.labels == "outside":
-        side, out = max(map(pens.body.width, full)) + 0.9 * em, 1.6 * em
+        side, out = max(map(_width(pens.body), full)) + 0.9 * em, (2.8 if "\n" in full[0] else 1.6) * em
     elif plan.figures and plan.figures_at == "out":
         side, out = max(map(pens.body.width, numbers)) + 0.6 * em, 1.5 * em
     radius = min((x1 - x0) / 2 - max(side, out), (y1 - y0) / 2 - out)
@@ -90,7 +92,8 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
         inner = radius * hole
         canvas.ellipse((centre[0] - inner, centre[1] - inner, centre[0] + inner, centre[1] + inner), look.paper)
     around = full if plan.labels == "outside" else numbers if plan.figures and plan.figures_at == "out" else []
-    _outside(canvas, look, pens.body, around, middles, centre, radius, plan.labels == "outside" and dice.chance(0.35))
+    leaders = dice.weighted({"": 6, "straight": 2, "bent": 2}) if plan.labels == "outside" else ""
+    _outside(canvas, look, pens.body, around, middles, centre, radius, leaders)
     inside = [""] * len(names)
     if plan.labels == "inside":
         inside = [name for name in names]
@@ -144,6 +147,11 @@ def _slices(
     return middles
 
 
+def _width(pen: Pen) -> Callable[[str], float]:
+    """Pixels of the widest line of a text."""
+    return lambda text: max(map(pen.width, text.split("\n")))
+
+
 def _outside(
     canvas: Canvas,
     look: Look,
@@ -152,27 +160,33 @@ def _outside(
     middles: Sequence[tuple[float, float]],
     centre: tuple[float, float],
     radius: float,
-    leaders: bool,
+    leaders: str,
 ) -> None:
-    """Texts around the pie."""
+    """Texts of one or two lines around the pie; ``leaders`` join them to their slices: "", "straight" or "bent"."""
     em = pen.size
     for text, (middle, _) in zip(texts, middles, strict=False):
         cos, sin = math.cos(middle), math.sin(middle)
         reach = radius + (0.9 if leaders else 0.45) * em
         x, y = centre[0] + reach * cos, centre[1] + reach * sin
+        upright = abs(cos) < 0.2 and leaders != "bent"
         if leaders:
-            canvas.line([(centre[0] + radius * cos, centre[1] + radius * sin), (x, y)], look.soft, max(1.0, em / 16))
-        if abs(cos) < 0.2:
-            canvas.text(x, y, text, pen, look.soft, "mt" if sin > 0 else "mb")
-        else:
-            canvas.text(
-                x + (0.15 if cos > 0 else -0.15) * em,
-                y + 0.35 * em * sin,
-                text,
-                pen,
-                look.soft,
-                "lm" if cos > 0 else "rm",
-            )
+            path = [(centre[0] + radius * cos, centre[1] + radius * sin), (x, y)]
+            if leaders == "bent":
+                x += 0.6 * em if cos > 0 else -0.6 * em
+                path.append((x, y))
+            canvas.line(path, look.soft, max(1.0, em / 16))
+        lines = text.split("\n")
+        pitch = 1.15 * em
+        if upright:
+            top = y if sin > 0 else y - pitch * (len(lines) - 1)
+            for index, line in enumerate(lines):
+                canvas.text(x, top + pitch * index, line, pen, look.soft, "mt" if sin > 0 else "mb")
+            continue
+        side = 1.0 if cos > 0 else -1.0
+        shift = 0.0 if leaders == "bent" else 0.35 * em * sin * len(lines)
+        for index, line in enumerate(lines):
+            at = y + shift + pitch * (index - (len(lines) - 1) / 2)
+            canvas.text(x + 0.15 * side * em, at, line, pen, look.soft, "lm" if cos > 0 else "rm")
 
 
 def _inside(

@@ -18,7 +18,7 @@ from mm.synthetic.dice import Dice
 from mm.synthetic.questions import spoken
 from mm.synthetic.sample import ABSENT_ANSWER, Turn
 
-ABSENT_SHARE = 0.15
+ABSENT_SHARE = 0.16
 """Samples with a question about something that the chart does not show (missing titles come on top)."""
 
 _COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black")
@@ -47,7 +47,8 @@ def _count_turns(reading: Reading, dice: Dice) -> list[Turn]:
 
 def _word_turns(reading: Reading, dice: Dice) -> list[Turn]:
     data = reading.data
-    turns = [ask_about(dice, "title", data.title or ABSENT_ANSWER), ask_about(dice, "kind", reading.kind)]
+    titles = [ask_about(dice, "title", data.title or ABSENT_ANSWER)] * (2 if data.title else 1)
+    turns = [*titles, ask_about(dice, "kind", reading.kind)]
     for name, title in (("x_title", reading.x_title), ("y_title", reading.y_title)):
         if title or (title is not None and dice.chance(0.3)):
             turns.append(ask_about(dice, name, title or ABSENT_ANSWER))
@@ -109,9 +110,10 @@ def _place_turns(reading: Reading, dice: Dice) -> list[Turn]:
 
 
 def _absent_turns(reading: Reading, dice: Dice, strangers: Sequence[str]) -> list[Turn]:
-    data = reading.data
+    if dice.chance(0.3):  # about something else altogether
+        return [ask_about(dice, "absent", ABSENT_ANSWER)]
+    data, turns = reading.data, []
     present = {name.lower() for name in (*data.categories, *data.series)}
-    turns = [ask_about(dice, "absent", ABSENT_ANSWER)]
     for name in strangers:
         low = name.lower()
         if any(low in other or other in low for other in present):
@@ -128,8 +130,8 @@ def _absent_turns(reading: Reading, dice: Dice, strangers: Sequence[str]) -> lis
     entries = len(data.series) if len(data.series) > 1 else len(data.categories)
     if reading.colours and len(reading.colours) == entries:  # every colour has a name: another one is not there
         mark = "line" if reading.mark == "point" else reading.mark
-        other = dice.pick([name for name in _COLOURS if name not in reading.colours.values()])
-        turns.append(ask_about(dice, "named", ABSENT_ANSWER, name=other, mark=mark))
+        others = [name for name in _COLOURS if name not in reading.colours.values()]
+        turns += [ask_about(dice, "named", ABSENT_ANSWER, name=dice.pick(others), mark=mark) for _ in range(2)]
     return turns
 
 
@@ -160,10 +162,10 @@ def _plan(dice: Dice) -> list[str]:
         "extreme": 3.2,
         "pair": 2.0,
         "value": 2.2,
-        "words": 2.0,
+        "words": 2.4,
         "count": 1.5,
         "colours": 1.6,
-        "places": 1.2,
+        "places": 0.8,
         "labels": 0.5,
     }
     while len(plan) < wanted + 2 and others:  # some families have nothing to ask

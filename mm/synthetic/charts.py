@@ -30,6 +30,8 @@ _GRIDS = {(2, 2): 4.2, (3, 2): 2.3, (3, 3): 2.0, (1, 1): 0.7, (2, 1): 0.9, (2, 3
 _EMS = {12.4: 2.0, 14.5: 3.0, 16.5: 2.2, 18.5: 1.2, 21.0: 0.6}
 """Least pixels an em after tiling, and how often; 12.5 is what 640 x 480 pixels with letters of 10 points come to."""
 
+_LEAST_ASCENT = 9.4  # pixels of a capital after tiling
+
 _BUDGET = 520  # characters of questions and answers
 
 
@@ -52,7 +54,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         if attempt % 8 == 0:  # the first time, and for a small picture that nothing fits
             size = draw_size(dice, level)
             look = draw_look(dice, fonts, level)
-            pens = typeset(fonts, look, size[2], dice)
+            while (pens := typeset(fonts, look, size[2], dice)).body.ascent * view_scale(*size[:2]) < _LEAST_ASCENT:
+                size = (*size[:2], size[2] + 1)  # a typeface with small letters
         try:
             return _draw(kind, dice, words, fonts, level, size, look, pens, ease=min(1.0, attempt / 8))
         except NoRoomError:
