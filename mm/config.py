@@ -132,3 +132,43 @@ class DecoderConfig:
         """Whether layer ``index`` (from 0) has routed experts."""
         moe = self.moe
         return moe is not None and index >= moe.first_moe_layer and index % moe.layer_frequency == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig:
+    """The ``mlp_gelu`` projector of DeepSeek-VL and Janus: ``depth`` linear layers with exact GELU between them."""
+
+    input_width: int
+    output_width: int
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQConfig:
+    """Janus's ``VQ-16`` image tokenizer (the VQGAN of LlamaGen, arXiv 2406.06525).
+
+    Multipliers are widths over ``width``, one a level from the pixels down; each level but the last halves the sides.
+    """
+
+    num_codes: int
+    code_width: int
+    width: int
+    encoder_multipliers: tuple[int, ...]
+    decoder_multipliers: tuple[int, ...]
+    latent_width: int
+    num_res_blocks: int
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels a side of what one code stands for."""
+        return int(2 ** (len(self.encoder_multipliers) - 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageHeadConfig:
+    """Janus's generation side: image codes into the decoder, and out of it."""
+
+    vq: VQConfig
+    aligner: MLPConfig  # code embedding -> hidden size
+    head_width: int
+    grid: int  # codes a side of a picture of the trained size

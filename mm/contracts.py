@@ -50,6 +50,15 @@ class Batch:
     rows: tuple[Inputs, ...]
 
 
+@dataclass(frozen=True)
+class DrawingPrompt:
+    """What a picture is drawn from. Tensors are on the CPU; the two may differ in length."""
+
+    conditional: Tensor  # (T,) int64, up to and with the token after which codes stand
+    unconditional: Tensor  # (U,) int64, what guidance leads away from; all of its pads are attended, as published
+    text: str  # the conditional prompt, for display and logs only
+
+
 class CancelToken(Protocol):
     """Asked between steps; ``threading.Event`` satisfies it."""
 
@@ -155,4 +164,36 @@ class MultimodalModel(Protocol):
 
     def embed_inputs(self, inputs: list[Inputs], memory: ViewMemory | None = None) -> list[Tensor]:
         """Embeddings (T_i, D) of each conversation, image features in place; remembered views are not encoded."""
+        ...
+
+
+class ImageTokenizer(Protocol):
+    """Pictures to codes and back."""
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in -1..1 -> (B, N) int64, row by row."""
+        ...
+
+    def decode(self, codes: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, N) of a grid (down, across) -> (B, 3, H, W) float32, about -1..1."""
+        ...
+
+
+class ImageHead(Protocol):
+    """The generation side of a model, as a loop over image tokens sees it. Letters: K codes of the codebook."""
+
+    num_codes: int
+    grid: tuple[int, int]  # codes down and across of a picture of the trained size
+
+    @property
+    def vq(self) -> ImageTokenizer:
+        """The image tokenizer."""
+        ...
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """(B, T) int64 -> (B, T, D), what the decoder is given after a code was chosen."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) hidden states after the final norm -> (..., K) float32."""
         ...

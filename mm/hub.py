@@ -29,7 +29,6 @@ PUBLISHED_ORGANISATION = "deepseek-ai"
 _NOT_YET = {
     f"{PUBLISHED_ORGANISATION}/deepseek-vl-": "DeepSeek-VL",
     f"{PUBLISHED_ORGANISATION}/JanusFlow": "JanusFlow",
-    f"{PUBLISHED_ORGANISATION}/Janus": "Janus",
 }
 
 _CONFIG_FILES = ["*.json", "*.txt", "*.model"]
@@ -58,7 +57,7 @@ def bundled_models() -> dict[str, Path]:
 
 
 def published_configs() -> dict[str, Path]:
-    """{hub id: folder with config.json and processor_config.json} of the published checkpoints that are known."""
+    """{hub id: folder with config.json and the processor's settings} of the published checkpoints that are known."""
     folders = _package_folders("families", "configs")
     return {f"{PUBLISHED_ORGANISATION}/{name}": folder for name, folder in folders.items()}
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mm.contracts import Inputs, ViewMemory
 from mm.devices import exact_convolutions
 from mm.fusion import merge
+from mm.generation.image_head import ImageHead
 from mm.language.decoder import Decoder
 from mm.view_cache import ViewCache
 
@@ -25,14 +26,24 @@ class VisionLanguageModel(nn.Module):
         arrange: tokens (N, M, D) of all views and tile grids (num_images, 2) -> (K, D), in the order of the prompt's
             image positions; holds the vectors that stand between the views, where a family has such.
         decoder: the language model.
+        image_head: the generation side, where there is one; ``mm.generation.image_head`` says how a loop uses it.
     """
 
-    def __init__(self, *, vision: nn.Module, adaptor: nn.Module, arrange: nn.Module, decoder: Decoder) -> None:
+    def __init__(
+        self,
+        *,
+        vision: nn.Module,
+        adaptor: nn.Module,
+        arrange: nn.Module,
+        decoder: Decoder,
+        image_head: ImageHead | None = None,
+    ) -> None:
         super().__init__()
         self.arrange = arrange
         self.vision = vision
         self.adaptor = adaptor
         self.decoder = decoder
+        self.image_head = image_head
 
     @property
     def device(self) -> torch.device:

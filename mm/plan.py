@@ -313,7 +313,9 @@ def _suggest(
         yield (best := suggestion(flags, planner.peak(work, dtype, device_type)))
         if best.fits:
             return
-    smaller = {other.name: Planner(other.folder) for other in others}
+    # Of the same family: another one may not know these flags, or not do this task.
+    family = planner.config.family
+    smaller = {o.name: Planner(o.folder) for o in others if load_config(o.folder).family == family}
     sizes = {name: other.parameters().total for name, other in smaller.items()}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         if sizes[name] < planner.parameters().total:

@@ -175,6 +175,17 @@ def _indexed_shards(index: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def tensor_names(folder: Path) -> frozenset[str]:
+    """Published names of all tensors in the weight files of a folder; no tensor is read.
+
+    Raises:
+        WeightsError: no weights, or an unreadable file.
+    """
+    with ExitStack() as stack:
+        shards = [_open_shard(path, stack) for path in find_shards(folder)]
+        return frozenset(name for shard in shards for name in shard.shapes)
+
+
 def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: torch.device, dtype: torch.dtype) -> None:
     """Fill a model that was built on the meta device from the weight files of ``folder``.
 

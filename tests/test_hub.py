@@ -116,12 +116,15 @@ def test_bundled_models_are_folders_of_the_package() -> None:
 
 def test_published_configs_need_no_network() -> None:
     names = published_configs()
-    assert sorted(names) == [f"deepseek-ai/deepseek-vl2{size}" for size in ("", "-small", "-tiny")]
+    janus = [f"deepseek-ai/Janus-{size}" for size in ("1.3B", "Pro-1B", "Pro-7B")]
+    assert sorted(names) == [*janus, *(f"deepseek-ai/deepseek-vl2{size}" for size in ("", "-small", "-tiny"))]
     for name, folder in names.items():
         found = find_config(name)
         assert (found.source, found.folder) == ("published config", folder)
-        assert json.loads((folder / "config.json").read_text())["model_type"] == "deepseek_vl_v2"
-        assert json.loads((folder / "processor_config.json").read_text())["sft_format"] == "deepseek"
+        model_type = json.loads((folder / "config.json").read_text())["model_type"]
+        assert model_type == ("multi_modality" if name in janus else "deepseek_vl_v2")
+        sft_format = json.loads((folder / "processor_config.json").read_text())["sft_format"]
+        assert sft_format == ("deepseek_old" if name.endswith("1.3B") else "deepseek")
 
 
 def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +261,6 @@ def test_no_cache_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "family"),
     [
-        ("deepseek-ai/Janus-Pro-7B", "Janus"),
         ("deepseek-ai/janusflow-1.3B", "JanusFlow"),
         ("deepseek-ai/deepseek-vl-7b-chat", "DeepSeek-VL"),
     ],

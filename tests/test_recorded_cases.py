@@ -28,6 +28,9 @@ def test_an_unknown_case_names_the_known_ones(golden: Callable[[str], Path]) -> 
         ("deepseek-vl2-tiny", 3_370_501_440),
         ("deepseek-vl2-small", 16_148_349_504),
         ("deepseek-vl2", 27_480_134_248),
+        ("janus-1.3b", 2_089_297_547),
+        ("janus-pro-1b", 2_089_297_547),
+        ("janus-pro-7b", 7_420_434_059),
     ],
 )
 def test_manifests_add_up_to_their_totals(name: str, elements: int, manifest: Callable[[str], dict[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """What a family gives to the rest of the library."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -45,6 +45,8 @@ class Family(Generic[Config]):
         build_processor: the processor of a folder, checked against the config.
         key_map: published tensors and parameters.
         unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
+        restrict: config and the names of the tensors in a folder -> the config of the model that they are; None where
+            a family's folders always hold all of it.
     """
 
     parse_config: Callable[[dict[str, Any]], Config]
@@ -53,14 +55,18 @@ class Family(Generic[Config]):
     build_processor: Callable[[Path, Config], Processor]
     key_map: KeyMap
     unused_elements: Callable[[Config], int]
+    restrict: Callable[[Config, Set[str]], Config] | None = None
 
 
-def check_agreement(folder: Path, pairs: Iterable[tuple[str, object, str, object]]) -> None:
+def check_agreement(
+    folder: Path, pairs: Iterable[tuple[str, object, str, object]], *, file: str = "processor_config.json"
+) -> None:
     """What the processor makes must be what the model takes.
 
     Args:
         folder: for the message.
-        pairs: key of processor_config.json, its value, the place in config.json that must agree, and the value there.
+        pairs: key of ``file``, its value, the place in config.json that must agree, and the value there.
+        file: of the processor.
 
     Raises:
         ConfigError: two values differ.
@@ -68,7 +74,7 @@ def check_agreement(folder: Path, pairs: Iterable[tuple[str, object, str, object
     for key, found, place, expected in pairs:
         if found != expected:
             raise ConfigError(
-                f"{folder}: processor_config.json has {key} {found}, but {place} has {expected}. The two files are of "
+                f"{folder}: {file} has {key} {found}, but {place} has {expected}. The two files are of "
                 "different models: download the folder again."
             )
 

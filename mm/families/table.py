@@ -14,7 +14,7 @@ from mm.hub import Checkpoint, find_checkpoint, find_config
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
-from mm.weights import load_weights, save_weights
+from mm.weights import load_weights, save_weights, tensor_names
 
 # The shipped models stay under the size that plain git and every code host accept.
 MAX_SHARD_BYTES = 15 * 2**20
@@ -24,8 +24,12 @@ PUBLISHED_SHARD_BYTES = 5 * 10**9
 COPIED_SUFFIXES = (".json", ".md", ".txt", ".model")
 
 
-FAMILIES = Registry("model family", {"deepseek_vl2": "mm.families.deepseek_vl2:FAMILY"})
-MODEL_TYPES = {"deepseek_vl_v2": "deepseek_vl2"}
+FAMILIES = Registry(
+    "model family", {"deepseek_vl2": "mm.families.deepseek_vl2:FAMILY", "janus": "mm.families.janus:FAMILY"}
+)
+MODEL_TYPES = ("deepseek_vl_v2", "multi_modality")
+# Three families share a model_type; the first key that a config.json has decides.
+_MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "JanusFlow", "vision_config": "DeepSeek-VL"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -58,12 +62,21 @@ def family_of(raw: dict[str, Any]) -> str:
         ConfigError: a model of another kind.
     """
     model_type = raw.get("model_type")
-    if model_type not in MODEL_TYPES:
+    if model_type == "deepseek_vl_v2":
+        return "deepseek_vl2"
+    if model_type == "multi_modality":
+        name = next((name for key, name in _MULTI_MODALITY.items() if key in raw), None)
+        if name in FAMILIES.names():
+            return str(name)
+        kind = f"of a {name} model" if name else f"of none of its kinds: it has none of {', '.join(_MULTI_MODALITY)}"
         raise ConfigError(
-            f"config.json says model_type {model_type!r}, which mm does not run; it runs "
-            f"{', '.join(sorted(MODEL_TYPES))}. Choose another model; 'mm models' lists what is known."
+            f"config.json says model_type 'multi_modality' and is {kind}, which mm does not run. Choose another model; "
+            "'mm models' lists what is known."
         )
-    return MODEL_TYPES[model_type]
+    raise ConfigError(
+        f"config.json says model_type {model_type!r}, which mm does not run; it runs {', '.join(MODEL_TYPES)}. "
+        "Choose another model; 'mm models' lists what is known."
+    )
 
 
 def load_config(folder: Path) -> FamilyConfig:
@@ -117,6 +130,8 @@ def load_model(
     config = load_config(folder)
     family: Family[Any] = FAMILIES.load(config.family)
     place = resolve_device(device)
+    if family.restrict is not None:
+        config = family.restrict(config, tensor_names(folder))
     model = build_model(config)
     load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
     return model.eval().requires_grad_(False)

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from mm.chat import Message
+from mm.chat import Message, Part, TextPart
 from mm.contracts import Batch, Inputs
 from mm.errors import ConfigError, OptionError, PromptError, ResourceError
 from mm.images import ImageSource
@@ -196,3 +196,21 @@ def whole_colour(mean: Colour) -> tuple[int, int, int]:
     """A mean of values in 0..1 as a colour of bytes, rounded down as published."""
     red, green, blue = (int(value * 255) for value in mean)
     return red, green, blue
+
+
+def stripped(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts without white space at both ends, as the published processors strip a message."""
+    kept = list(parts)
+    while kept and isinstance(first := kept[0], TextPart):
+        text = first.text.lstrip()
+        if text:
+            kept[0] = TextPart(text, first.special)
+            break
+        kept.pop(0)
+    while kept and isinstance(last := kept[-1], TextPart):
+        text = last.text.rstrip()
+        if text:
+            kept[-1] = TextPart(text, last.special)
+            break
+        kept.pop()
+    return tuple(kept)

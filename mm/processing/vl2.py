@@ -17,7 +17,7 @@ from mm.contracts import Batch, ImageSpan, Inputs
 from mm.errors import ImageError, OptionError, PromptError
 from mm.images import ImageSource, open_image
 from mm.processing import tiling
-from mm.processing.base import collate_rows
+from mm.processing.base import collate_rows, stripped
 from mm.processing.vl2_spec import VL2Spec
 from mm.tokenizer import Tokenizer
 
@@ -100,7 +100,7 @@ class VL2Processor:
         row = _Row(self, images, max_tiles)
         shown = []
         for message in turns:
-            parts = _stripped(message.parts)
+            parts = stripped(message.parts)
             shown.append((message.role, self._text(parts)))
             if message.role == "user":
                 row.add(self._question(parts), answer=False)
@@ -145,7 +145,7 @@ class VL2Processor:
         parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
         shown = prompt
         if apply_template:
-            parts = _stripped(parts)
+            parts = stripped(parts)
             shown = self.template.display([("user", self._text(parts)), ("assistant", "")])
             parts = self._question(parts)
         row = _Row(self, [open_image(image, official=official_images) for image in images], max_tiles)
@@ -314,21 +314,3 @@ class _Row:
     def _extend(self, ids: list[int], *, answer: bool) -> None:
         self._ids += ids
         self._learn += [answer] * len(ids)
-
-
-def _stripped(parts: tuple[Part, ...]) -> tuple[Part, ...]:
-    """The parts without white space at both ends, as the published processor strips a message."""
-    kept = list(parts)
-    while kept and isinstance(first := kept[0], TextPart):
-        text = first.text.lstrip()
-        if text:
-            kept[0] = TextPart(text, first.special)
-            break
-        kept.pop(0)
-    while kept and isinstance(last := kept[-1], TextPart):
-        text = last.text.rstrip()
-        if text:
-            kept[-1] = TextPart(text, last.special)
-            break
-        kept.pop()
-    return tuple(kept)

@@ -9,14 +9,21 @@ import pytest
 
 import mm.families
 from mm.config import AttentionConfig, LatentAttentionConfig
-from mm.families.table import FAMILIES, build_model, load_config
+from mm.families.table import FAMILIES, build_model, load_config, unused_elements
 
 CONFIGS = Path(mm.families.__file__).parent / "configs"
-ELEMENTS = {
+VL2 = {
     "deepseek-vl2-tiny": 3_370_501_440,
     "deepseek-vl2-small": 16_148_349_504,
     "deepseek-vl2": 27_480_134_248,
 }
+ELEMENTS = {
+    **VL2,
+    "Janus-1.3B": 2_089_297_547,
+    "Janus-Pro-1B": 2_089_297_547,
+    "Janus-Pro-7B": 7_420_434_059,
+}
+UNUSED = ("vision.attn_pool.", "vision_model.vision_tower.attn_pool.", "gen_vision_model.quantize.codebook_used")
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
@@ -28,17 +35,18 @@ def test_model_and_dropped_tensors_are_the_published_files(
     assert all(parameter.is_meta for parameter in model.parameters())
     key_map = FAMILIES.load(config.family).key_map
     ours = {key: list(shape) for key, shape in key_map.published_shapes(model).items()}
-    published: dict[str, list[int]] = manifest(name)["tensors"]
+    published: dict[str, list[int]] = manifest(name.lower())["tensors"]
     dropped = {key: shape for key, shape in published.items() if key_map.is_dropped(key)}
     assert {**ours, **dropped} == published
     assert not ours.keys() & dropped.keys()
-    assert set(dropped) == {key for key in published if key.startswith("vision.attn_pool.")}
+    assert set(dropped) == {key for key in published if key.startswith(UNUSED)}
     assert sum(math.prod(shape) for shape in published.values()) == ELEMENTS[name]
     assert sum(p.numel() for p in model.parameters()) == ELEMENTS[name] - sum(map(math.prod, dropped.values()))
-    assert len(published) == manifest(name)["num_tensors"]
+    assert len(published) == manifest(name.lower())["num_tensors"]
+    assert unused_elements(config) == sum(map(math.prod, dropped.values()))
 
 
-@pytest.mark.parametrize("name", ELEMENTS)
+@pytest.mark.parametrize("name", VL2)
 def test_one_tensor_of_another_shape_or_name_would_be_noticed(
     name: str, manifest: Callable[[str], dict[str, Any]]
 ) -> None:

@@ -1,0 +1,138 @@
+"""What the families with ``model_type`` "multi_modality" (DeepSeek-VL, Janus, JanusFlow) share in their config.json.
+
+A section is ``{"model_type", "cls", "params": {...}}``. Published files name a tower, and its sizes come from a table;
+keys beside the name override the table.
+"""
+
+from typing import Any
+
+from mm.config import AttentionConfig, DecoderConfig, LinearScalingConfig, MLPConfig, RopeConfig, VisionConfig
+from mm.errors import ConfigError
+from mm.families.fields import Fields
+
+MODEL_TYPE = "multi_modality"
+
+
+def params_of(top: Fields, name: str, *, model_type: str, cls: str) -> Fields:
+    """The params of section ``name``, once its class is the expected one.
+
+    Raises:
+        ConfigError: the section is missing, of another class, or has unknown keys.
+    """
+    section = Fields(top.section(name), name)
+    section.expect("model_type", model_type, default=model_type)
+    section.expect("cls", cls)
+    params: dict[str, Any] = section.section("params")
+    section.finish()
+    return Fields(params, f"{name}.params")
+
+
+def parse_siglip(fields: Fields) -> VisionConfig:
+    """A SigLIP tower: ``siglip_large_patch16_384``, exact GELU.
+
+    Raises:
+        ConfigError: another tower, an unknown key, sizes that do not fit each other.
+    """
+    fields.expect("model_name", "siglip_large_patch16_384", default="siglip_large_patch16_384")
+    fields.expect("select_feature", "same", default="same")
+    width = fields.integer("width", default=1024)
+    blocks = fields.integer("layers", default=24)
+    config = VisionConfig(
+        image_size=fields.integer("image_size", default=384),
+        patch_size=fields.integer("patch_size", default=16),
+        width=width,
+        num_blocks=_num_blocks(fields, blocks),
+        num_heads=fields.integer("heads", default=16),
+        mlp_width=int(width * fields.number("mlp_ratio", default=4.0)),
+        gelu="exact",
+    )
+    fields.finish()
+    fields.divides("heads", config.num_heads, "width", config.width)
+    fields.divides("patch_size", config.patch_size, "image_size", config.image_size)
+    return config
+
+
+def _num_blocks(fields: Fields, layers: int) -> int:
+    """Blocks that run: ``select_layer`` counts from the end where it is 0 or negative, as published."""
+    selected = fields.raw.get("select_layer", -1)
+    fields.ignore("select_layer")
+    if isinstance(selected, bool) or not isinstance(selected, int) or not -layers <= selected <= layers:
+        raise ConfigError(
+            f"{fields.place}.select_layer is {selected!r}; expected a whole number from {-layers} to {layers}."
+        )
+    return selected if selected > 0 else min(layers, layers + selected + 1)
+
+
+def parse_mlp(fields: Fields, *, input_width: int, output_width: int) -> MLPConfig:
+    """An ``mlp_gelu`` projector between the two widths.
+
+    Raises:
+        ConfigError: another projector, an unknown key, or other widths.
+    """
+    fields.expect("projector_type", "mlp_gelu", default="mlp_gelu")
+    config = MLPConfig(
+        input_width=fields.integer("input_dim"),
+        output_width=fields.integer("n_embed"),
+        depth=fields.integer("depth", default=1),
+    )
+    fields.finish()
+    agree(f"{fields.place}.input_dim", config.input_width, "the width of what it is given", input_width)
+    agree(f"{fields.place}.n_embed", config.output_width, "language_config.hidden_size", output_width)
+    return config
+
+
+def agree(place: str, found: int, other: str, expected: int) -> None:
+    """Two numbers of a config that must be equal.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if found != expected:
+        raise ConfigError(f"{place} is {found}, but {other} is {expected}: they must agree.")
+
+
+def parse_llama(raw: dict[str, Any]) -> DecoderConfig:
+    """The ``language_config`` of a Llama; absent keys have the defaults of transformers' LlamaConfig.
+
+    Raises:
+        ConfigError: an unknown key, or values that do not fit each other.
+    """
+    fields = Fields(raw, "language_config")
+    fields.expect("model_type", "llama", default="llama")
+    fields.expect("hidden_act", "silu", default="silu")
+    fields.expect("tie_word_embeddings", False, default=False)
+    fields.expect("attention_bias", False, default=False)
+    fields.ignore("attention_dropout", "initializer_range", "pretraining_tp", "use_cache", "rope_interleaved")
+    fields.ignore("bos_token_id", "eos_token_id", "pad_token_id")
+    hidden = fields.integer("hidden_size", default=4096)
+    heads = fields.integer("num_attention_heads", default=32)
+    kv_heads = fields.integer("num_key_value_heads", default=heads)
+    config = DecoderConfig(
+        vocab_size=fields.integer("vocab_size", default=32000),
+        hidden_size=hidden,
+        mlp_width=fields.integer("intermediate_size", default=11008),
+        num_layers=fields.integer("num_hidden_layers", default=32),
+        rms_norm_eps=fields.number("rms_norm_eps", default=1e-6),
+        max_positions=fields.integer("max_position_embeddings", default=2048),
+        rope=_parse_rope(fields),
+        attention=AttentionConfig(
+            num_heads=heads, num_kv_heads=kv_heads, head_dim=hidden // heads, qkv_bias=False, output_bias=False
+        ),
+        moe=None,
+    )
+    fields.finish()
+    fields.divides("num_attention_heads", heads, "hidden_size", hidden)
+    fields.divides("num_key_value_heads", kv_heads, "num_attention_heads", heads)
+    return config
+
+
+def _parse_rope(fields: Fields) -> RopeConfig:
+    theta = fields.number("rope_theta", default=10000.0)
+    raw = fields.optional_section("rope_scaling")
+    if raw is None:
+        return RopeConfig(theta=theta, scaling=None)
+    scaling = Fields(raw, f"{fields.place}.rope_scaling")
+    scaling.expect("type", "linear")
+    factor = scaling.number("factor")
+    scaling.finish()
+    return RopeConfig(theta=theta, scaling=LinearScalingConfig(factor=factor))

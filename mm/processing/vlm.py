@@ -1,0 +1,301 @@
+"""The processor of DeepSeek-VL and Janus: a conversation is one prompt, and the whole prompt is tokenised at once.
+
+Letters: T tokens, N images, S pixels a side of an image as the model sees it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mm.chat import ImagePart, Message, Part, Role, TextPart, check_order, split_text
+from mm.contracts import Batch, DrawingPrompt, ImageSpan, Inputs
+from mm.errors import OptionError, PromptError, TaskError
+from mm.images import ImageSource, open_image
+from mm.processing.base import collate_rows, stripped
+from mm.processing.square import SquareImages
+from mm.processing.vlm_spec import VLMSpec
+from mm.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTemplate:
+    """How turns become one prompt: "system prompt, separator, Role: text, separator, Role: answer, end token, ..."."""
+
+    names: Mapping[Role, str]  # of user and assistant, as the model reads them
+    system_prompt: str
+    separator: str = "\n\n"  # after the system prompt and each question
+
+
+class VLMProcessor:
+    """Turns conversations into model inputs. Holds no state of a conversation; safe to share.
+
+    Attributes:
+        spec: the published settings.
+        tokenizer: has every special token of the family.
+        image_id: the token id that stands at every image position.
+        pad_id: of rows in a batch, and of what an unconditional prompt leaves out.
+        squares: images to pixels.
+    """
+
+    def __init__(self, spec: VLMSpec, tokenizer: Tokenizer, template: PromptTemplate) -> None:
+        """Combine settings, tokenizer and template.
+
+        Raises:
+            ConfigError: the tokenizer lacks a token that the settings name (``from_folder`` adds the image tag).
+        """
+        self.spec = spec
+        self.tokenizer = tokenizer
+        self.template = template
+        tags = spec.tags
+        self.image_id = tokenizer.token_id(tags.image)
+        self.pad_id = tokenizer.pad_id if tags.pad is None else tokenizer.token_id(tags.pad)
+        self._before = [] if tags.image_start is None else [tokenizer.token_id(tags.image_start)]
+        self._after = [] if tags.image_end is None else [tokenizer.token_id(tags.image_end)]
+        self._control = frozenset((*template.names.values(), tokenizer.eos_token))
+        self.squares = SquareImages(
+            size=spec.image_size,
+            min_size=spec.min_size,
+            background=spec.background_color,
+            rescale_factor=spec.rescale_factor,
+            mean_std=(spec.image_mean, spec.image_std) if spec.normalize else None,
+        )
+
+    @classmethod
+    def from_folder(cls, folder: str | Path, spec: VLMSpec, template: PromptTemplate) -> "VLMProcessor":
+        """Read the tokenizer of a model folder; an image tag that it lacks is appended, as published.
+
+        Raises:
+            ConfigError: the tokenizer files are missing or wrong.
+        """
+        return cls(spec, Tokenizer.from_folder(folder, (spec.tags.image,), pad_token=spec.tags.pad), template)
+
+    def process(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tiles: int | None = None,
+        official_images: bool = False,
+        training: bool = False,
+    ) -> Inputs:
+        """One conversation, ready for the model.
+
+        Args:
+            messages: an optional system message, which takes the place of the family's system prompt, then questions
+                and answers in turn. After a question at the end the model is to answer; an empty answer at the end
+                means the same, any other is to be continued.
+            max_tiles: None; these models do not cut images into tiles.
+            official_images: open images as the published code does (no EXIF rotation, alpha dropped).
+            training: the conversation is complete: its last answer keeps its end token, and labels hold the answers and
+                their end tokens only, whatever ``mask_prompt`` says.
+
+        Returns:
+            ``Inputs``; labels are the ids, the ignore id at image positions (and on the prompt if ``mask_prompt``).
+
+        Raises:
+            PromptError: messages are empty or out of order, or ``training`` without a last answer.
+            ImageError: an image cannot be opened.
+            OptionError: ``max_tiles`` is given.
+        """
+        turns = check_order(messages)
+        _refuse_tiles(max_tiles)
+        if training and turns[-1].role != "assistant":
+            raise PromptError("a training conversation must end with an answer. Add an assistant message")
+        images = [open_image(source, official=official_images) for turn in turns for source in turn.images]
+        parts, answers = self._prompt(turns, complete=training)
+        return self._inputs(parts, images, answers, mask_prompt=training or self.spec.mask_prompt)
+
+    def process_prompt(
+        self,
+        prompt: str,
+        images: Sequence[ImageSource],
+        *,
+        apply_template: bool,
+        max_tiles: int | None = None,
+        official_images: bool = False,
+    ) -> Inputs:
+        """A raw prompt: every special token in it is a control token.
+
+        Args:
+            prompt: the text with one image tag for each image; not for text of strangers.
+            images: the images, in order.
+            apply_template: wrap the prompt as one question; otherwise it is used as it is.
+            max_tiles: see ``process``.
+            official_images: see ``process``.
+
+        Raises:
+            PromptError: the prompt is empty or its tags do not match the images.
+            ImageError: an image cannot be opened.
+            OptionError: ``max_tiles`` is given.
+        """
+        _refuse_tiles(max_tiles)
+        if not prompt.strip():
+            raise PromptError("the prompt is empty. Write what the model is to continue")
+        special = self.tokenizer.special_tokens - {self.spec.image_token}
+        parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
+        if apply_template:
+            parts, _ = self._prompt((Message("user", parts),), complete=False)
+        opened = [open_image(image, official=official_images) for image in images]
+        return self._inputs(parts, opened, [], mask_prompt=self.spec.mask_prompt)
+
+    def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
+        """Ids for drawing a picture of ``prompt``: the question alone, with no system prompt, up to where codes begin.
+
+        The unconditional ids are the conditional ones with everything between the first and the last replaced by the
+        pad id, as published; a negative prompt takes their place.
+
+        Args:
+            prompt: what to draw; special tokens in it are plain text.
+            negative_prompt: what not to draw.
+
+        Raises:
+            PromptError: a prompt is empty.
+            TaskError: the family has no token where a picture begins.
+        """
+        if not self._before:
+            raise TaskError("this model's prompts have no place for a picture, so it cannot draw")
+        conditional, text = self._drawing_ids(prompt, "the prompt is empty. Write what to draw")
+        if negative_prompt is None:
+            unconditional = [conditional[0], *[self.pad_id] * (len(conditional) - 2), conditional[-1]]
+        else:
+            unconditional, _ = self._drawing_ids(
+                negative_prompt, "the negative prompt is empty. Write what not to draw, or leave it out"
+            )
+        return DrawingPrompt(
+            conditional=torch.tensor(conditional, dtype=torch.int64),
+            unconditional=torch.tensor(unconditional, dtype=torch.int64),
+            text=text,
+        )
+
+    def collate(self, rows: list[Inputs], side: Literal["left", "right"] = "left") -> Batch:
+        """Pad conversations to one length: pad ids, False in the masks, the ignore id in the labels.
+
+        Raises:
+            PromptError: no rows.
+            OptionError: an unknown side.
+        """
+        return collate_rows(rows, pad_id=self.pad_id, ignore_id=self.spec.ignore_id, side=side)
+
+    def num_image_tokens(self, width: int, height: int, num_images: int = 1, max_tiles: int | None = None) -> int:
+        """Tokens of one image, whatever its size and number."""
+        return self.spec.num_image_tokens
+
+    def save(self, folder: str | Path) -> None:
+        """Write both settings files and the tokenizer files in the published layout.
+
+        Raises:
+            ResourceError: the files cannot be written.
+        """
+        self.spec.save(folder)
+        self.tokenizer.save(folder)
+
+    def _prompt(self, turns: Sequence[Message], *, complete: bool) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
+        """The parts of a conversation's prompt, and (first, one past the last) part of each answer with its end."""
+        names, separator = self.template.names, TextPart(self.template.separator)
+        parts: list[Part] = []
+        answers = []
+        system: tuple[Part, ...] = (TextPart(self.template.system_prompt),)
+        if turns[0].role == "system":
+            system, turns = turns[0].parts, turns[1:]
+        if any(isinstance(part, ImagePart) or part.text for part in system):
+            parts += [*system, separator]
+        for turn in turns:
+            parts += [TextPart(names[turn.role], self._control), TextPart(":")]
+            first = len(parts)
+            parts += [TextPart(" "), *stripped(turn.parts)]
+            if turn.role == "user":
+                parts.append(separator)
+            elif complete or turn is not turns[-1]:
+                parts.append(TextPart(self.tokenizer.eos_token, self._control))
+            if turn.role == "assistant":
+                answers.append((first, len(parts)))
+        if turns[-1].role == "user":
+            parts += [TextPart(names["assistant"], self._control), TextPart(":")]
+        return tuple(parts), answers
+
+    def _drawing_ids(self, prompt: str, complaint: str) -> tuple[list[int], str]:
+        if not prompt.strip():
+            raise PromptError(complaint)
+        names = self.template.names
+        start = self.spec.tags.image_start
+        assert start is not None
+        parts: tuple[Part, ...] = (
+            TextPart(names["user"], self._control),
+            TextPart(f": {prompt.strip()}{self.template.separator}"),
+            TextPart(names["assistant"], self._control),
+            TextPart(":"),
+            TextPart(start, frozenset((start,))),
+        )
+        return self._ids(parts)[0], self._text(parts)
+
+    def _ids(self, parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, int]]]:
+        """Token ids with the begin token, and where the positions of each image start and stop."""
+        ids = [self.tokenizer.bos_id] if self.tokenizer.add_bos else []
+        places = []
+        texts: list[tuple[str, frozenset[str]]] = []
+        for part in parts:
+            if isinstance(part, TextPart):
+                texts.append((part.text, part.special))
+                continue
+            ids += [*self.tokenizer.encode_parts(texts), *self._before]
+            texts.clear()
+            places.append((len(ids), len(ids) + self.spec.num_image_tokens))
+            ids += [*[self.image_id] * self.spec.num_image_tokens, *self._after]
+        return ids + self.tokenizer.encode_parts(texts), places
+
+    def _inputs(
+        self,
+        parts: tuple[Part, ...],
+        images: list[Image.Image],
+        answers: list[tuple[int, int]],
+        *,
+        mask_prompt: bool,
+    ) -> Inputs:
+        ids, places = self._ids(parts)
+        assert len(places) == len(images)
+        input_ids = torch.tensor(ids, dtype=torch.int64)  # (T,)
+        image_mask = torch.zeros(len(ids), dtype=torch.bool)
+        for start, stop in places:
+            image_mask[start:stop] = True
+        ignored = image_mask.clone()
+        if mask_prompt:
+            ignored[:] = True
+            for first, last in answers:
+                # The whole prompt is tokenised at once, so an answer begins where the ids of what precedes it end.
+                start, stop = (_common(ids, self._ids(parts[:index])[0]) for index in (first, last))
+                ignored[start:stop] = image_mask[start:stop]
+        side = self.spec.image_size
+        views = [self.squares.view(image) for image in images]
+        return Inputs(
+            input_ids=input_ids,
+            image_mask=image_mask,
+            pixels=self.squares.normalize(np.stack(views) if views else np.empty((0, side, side, 3), dtype=np.uint8)),
+            tile_grids=torch.zeros(len(images), 2, dtype=torch.int64),
+            spans=tuple(
+                ImageSpan(start, stop, image.width, image.height)
+                for (start, stop), image in zip(places, images, strict=True)
+            ),
+            prompt=self._text(parts),
+            labels=input_ids.masked_fill(ignored, self.spec.ignore_id),
+        )
+
+    def _text(self, parts: Sequence[Part]) -> str:
+        return "".join(self.spec.image_token if isinstance(part, ImagePart) else part.text for part in parts)
+
+
+def _common(first: list[int], second: list[int]) -> int:
+    """How many ids agree from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
+
+
+def _refuse_tiles(max_tiles: int | None) -> None:
+    if max_tiles is not None:
+        raise OptionError(
+            f"max_tiles is {max_tiles!r}, but this model does not cut images into tiles: every image takes the same "
+            "number of tokens. Leave max_tiles out"
+        )
