@@ -294,9 +294,9 @@ def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
         _absent_turns: 1.2,
     }
     turns: dict[str, Turn] = {}
-    for _ in range(count):
+    for _ in range(2 * count):  # some families have nothing to ask, or the same again
         found = dice.weighted(families)(scene, dice)
-        if found:
+        if found and len(turns) < count:
             turn = dice.pick(found)
             turns.setdefault(turn.question, turn)
     return list(turns.values())

@@ -16,7 +16,7 @@ from mm.synthetic.sample import ABSENT_ANSWER
 from mm.synthetic.scene_boxes import ground_turns
 from mm.synthetic.scene_layout import NUMBERS, PLACES, Group, Scene, draw_scene, tilted
 from mm.synthetic.scene_paint import paint
-from mm.synthetic.scene_questions import absent_shape, scene_turns
+from mm.synthetic.scene_questions import absent_shape, question_turns, scene_turns
 from mm.synthetic.shapes import COLOURS, FORMS, SHAPES, VARIANTS, corners_in, draw_shape, shape_box
 
 CAPTION = re.compile(
@@ -116,6 +116,55 @@ def test_counts_and_colours_are_right() -> None:
                 assert turn.answer == ("Yes" if there else "No"), turn
                 seen += 1
     assert seen > 110
+
+
+def test_relations_are_as_the_boxes_lie() -> None:
+    """Every answer about left, right, above and below, recomputed from the middles of the groups."""
+    seen = set()
+    for seed in range(300):
+        scene = scene_of(seed)
+        middles = {}
+        for group in scene.groups:
+            boxes = np.array(group.boxes)
+            x, y = (boxes[:, :2].min(axis=0) + boxes[:, 2:].max(axis=0)) / 2
+            middles[group] = {"left": -x, "right": x, "above": -y, "below": y}
+
+        def named(text: str, scene: Scene = scene) -> Group | None:
+            words = [re.sub(r"(?<=ss)es$|(?<!s)s$", "", word) for word in text.split()]
+            fits = [g for g in scene.groups if g.shape in words and (g.colour in words or not set(words) & {*COLOURS})]
+            return fits[0] if len(fits) == 1 else None
+
+        for turn in question_turns(scene, Dice(np.random.default_rng(seed)), 6):
+            where = re.match(r"Where (?:is|are) (.*) relative to (.*)\?$", turn.question)
+            claim = re.match(r"(?:Is|Are) (.*?) (left|right|above|below)(?: of)? (the \w+(?: \w+)?)\?$", turn.question)
+            what = re.match(r"What is (left|right|above|below)(?: of)? (.*)\?$", turn.question)
+            ends = {"on the left": "left", "on the right": "right", "at the top": "above", "at the bottom": "below"}
+            end = re.match(rf"What is ({'|'.join(ends)})\?$", turn.question)
+            if turn.answer == ABSENT_ANSWER:
+                assert where is None or named(where[1]) is None
+                assert what is None or named(what[2]) is None
+            elif where is not None:
+                one, other = named(where[1]), named(where[2])
+                assert one is not None and other is not None
+                assert middles[one][turn.answer] > middles[other][turn.answer], turn
+                seen.add("where")
+            elif claim is not None and " or " not in turn.question:
+                one, other = named(claim[1]), named(claim[3])
+                assert one is not None and other is not None, turn
+                right = middles[one][claim[2]] > middles[other][claim[2]]
+                assert turn.answer == ("Yes" if right else "No"), turn
+                seen.add("claim")
+            elif what is not None and len(scene.groups) == 2:
+                base = named(what[2])
+                other = next(group for group in scene.groups if group is not base)
+                assert base is not None and turn.answer == other.phrase()
+                assert middles[other][what[1]] > middles[base][what[1]]
+                seen.add("what")
+            elif end is not None:
+                best = max(scene.groups, key=lambda group: middles[group][ends[end[1]]])
+                assert turn.answer == best.phrase(), turn
+                seen.add("end")
+    assert seen == {"where", "claim", "what", "end"}
 
 
 def test_every_question_can_be_asked_first(fonts: FontSet) -> None:
