@@ -24,6 +24,10 @@ from mm.errors import ResourceError, WeightsError
 # How many names an error lists before it only counts.
 LISTED = 8
 
+# Names of numbers that are compared, not multiplied: half the digits would change what they decide. They are stored in
+# float32 whatever the type of the rest; readers that want another type cast them.
+FLOAT32_NAMES = ("e_score_correction_bias",)
+
 # Types that weights are read from. Anything narrower is quantised and would need scales.
 WEIGHT_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -333,7 +337,7 @@ def save_weights(
         model: on any device.
         folder: an existing folder.
         key_map: of the model's family.
-        dtype: type on disk.
+        dtype: type on disk, but for ``FLOAT32_NAMES``.
         max_shard_bytes: a shard ends before it grows over this (a single larger tensor gets a shard of its own).
         source: a checkpoint whose dropped tensors are copied along, so that strict loaders of other engines accept the
             result; None writes the model's tensors only.
@@ -383,16 +387,17 @@ class _Pending:
 
 
 def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
-    def pending(tensor: Tensor) -> _Pending:
+    def pending(name: str, tensor: Tensor) -> _Pending:
+        kind = torch.float32 if name.endswith(FLOAT32_NAMES) else dtype
         return _Pending(
-            tensor.numel() * dtype.itemsize, lambda: tensor.to(device="cpu", dtype=dtype, copy=True).contiguous()
+            tensor.numel() * kind.itemsize, lambda: tensor.to(device="cpu", dtype=kind, copy=True).contiguous()
         )
 
     tensors = {}
     for name, parameter in model.named_parameters():
         values = parameter.detach()
         for published, index in key_map.to_published(name, parameter.shape[0]):
-            tensors[published] = pending(values if index is None else values[index])
+            tensors[published] = pending(published, values if index is None else values[index])
     return tensors
 
 

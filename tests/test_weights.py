@@ -165,6 +165,23 @@ def test_quantised_numbers_are_refused(folder: Path, kind: torch.dtype) -> None:
         load(folder)
 
 
+def test_numbers_that_decide_are_saved_with_all_their_digits(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    source = golden("deepseek_vl2_base") / "checkpoint"
+    model = load(source)
+    biases = {name: value for name, value in model.named_parameters() if name.endswith("e_score_correction_bias")}
+    assert biases
+    for value in biases.values():
+        value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(0)) * 1e-3)
+    save_pretrained(model, tmp_path / "saved", source=source)
+    tensors = load_file(tmp_path / "saved" / "model-00001-of-00001.safetensors")
+    stored = {name: tensor.dtype for name, tensor in tensors.items() if tensor.dtype != torch.bfloat16}
+    assert len(stored) == len(biases) and set(stored.values()) == {torch.float32}
+    index = json.loads((tmp_path / "saved" / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    again = dict(load(tmp_path / "saved").named_parameters())
+    assert all(torch.equal(again[name], value) for name, value in biases.items())
+
+
 @pytest.mark.parametrize("limit", [10**9, 200_000])
 def test_saved_folders_load_and_keep_dropped_tensors(folder: Path, tmp_path: Path, limit: int) -> None:
     model = load(folder)

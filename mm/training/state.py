@@ -75,7 +75,10 @@ def save_state(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(state, folder / f"{STATE_FILE}.new")
+        with (folder / f"{STATE_FILE}.new").open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not come to the disk before what is in it
         os.replace(folder / f"{STATE_FILE}.new", folder / STATE_FILE)
     except (OSError, RuntimeError) as error:
         raise ResourceError(f"cannot save the training state to {folder} ({error}). Choose another --state.") from error
