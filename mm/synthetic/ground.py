@@ -240,7 +240,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     sample = source(dice.weighted(kinds), rng, fonts, level)
     size = sample.image.size
     boxes = {} if kind in _FIELDLESS else field_boxes(sample)
-    wanted = dice.integer(3, 5)
+    wanted = dice.integer(4, 7)  # the picture is most of a sample's cost
     turns = [ground_turn(dice, field_query(dice, name), [boxes[name]], size)
              for name in dice.sample(list(boxes), dice.integer(max(1, wanted - 2), wanted))]  # fmt: skip
     if kind == "line_ground":

@@ -90,11 +90,13 @@ def _reading_turn(scene: Scene, size: tuple[int, int], dice: Dice) -> Turn:
     return Turn(place_question(dice, templates, dice.pick(group.boxes), size), answer)
 
 
-def ground_turns(scene: Scene, size: tuple[int, int], dice: Dice) -> list[Turn]:
-    """About four turns in random order: boxes of queries, what is in a box, a query without an object, a question."""
-    turns = [
-        ground_turn(dice, query, boxes, size) for query, boxes in dice.sample(_queries(scene, dice), dice.integer(2, 4))
-    ]
+def ground_turns(scene: Scene, size: tuple[int, int], dice: Dice, *, more: int = 0) -> list[Turn]:
+    """About four turns in random order: boxes of queries, what is in a box, a query without an object, a question.
+
+    ``more`` is how many queries are added.
+    """
+    queries = dice.sample(_queries(scene, dice), dice.integer(2, 4) + more)
+    turns = [ground_turn(dice, query, boxes, size) for query, boxes in queries]
     turns += [_reading_turn(scene, size, dice) for _ in range(dice.weighted({0: 3, 1: 5, 2: 2}))]
     if dice.chance(0.16):
         name = absent_shape(scene, dice) if dice.chance(0.65) else dice.pick(_NOT_IN_SCENES)

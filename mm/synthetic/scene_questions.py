@@ -302,9 +302,9 @@ def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
     return list(turns.values())
 
 
-def scene_turns(scene: Scene, dice: Dice) -> list[Turn]:
-    """Two to four questions in random order, and on most scenes the caption: first, somewhere else, or alone."""
-    turns = question_turns(scene, dice, dice.integer(2, 4))
+def scene_turns(scene: Scene, dice: Dice, *, more: int = 0) -> list[Turn]:
+    """Two to four questions and ``more``, and on most scenes the caption: first, somewhere else, or alone."""
+    turns = question_turns(scene, dice, dice.integer(2, 4) + more)
     place = dice.weighted({"first": 0.36, "anywhere": 0.28, "alone": 0.06, "none": 0.3})
     if place == "alone" or not turns:
         return [caption_turn(scene, dice)]

@@ -41,7 +41,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         scene = tilted(scene, size, degrees, 0.93)
         sheet = _corners(size, degrees, dice.uniform(0.93, 0.99)) if dice.chance(0.5) else None
     image = photograph(paint(scene, size, dice, level, sheet), dice, level)
-    turns = scene_turns(scene, dice) if kind == "scene" else ground_turns(scene, size, dice)
+    more = 2 if max(size) > TILE else 0  # several tiles are most of a sample's cost
+    turns = scene_turns(scene, dice, more=more) if kind == "scene" else ground_turns(scene, size, dice, more=more)
     glyphs = np.zeros((0, 5), dtype=np.float32)
     return Sample(image, tuple(turns), glyphs, "", {"caption": scene.caption()}, kind)
 
