@@ -278,7 +278,18 @@ def draw_values(dice: Dice, count: int, top: float, decimals: int, signed: bool)
 def draw_scale(dice: Dice) -> tuple[float, int]:
     """Size of the largest value and the number of decimals."""
     decade = dice.weighted(
-        {1.0: 0.5, 10.0: 3, 50.0: 3, 100.0: 5, 500.0: 2.5, 1000.0: 2, 5000.0: 1, 20000.0: 0.7, 200000.0: 0.3}
+        {
+            1.0: 0.5,
+            10.0: 3,
+            50.0: 3,
+            100.0: 5,
+            500.0: 2.5,
+            1000.0: 2,
+            5000.0: 1,
+            20000.0: 0.7,
+            200000.0: 0.3,
+            5000000.0: 0.2,
+        }
     )
     decimals = {1.0: 2, 10.0: dice.pick([0, 1, 1, 2]), 50.0: dice.pick([0, 0, 1]), 100.0: dice.pick([0, 0, 0, 1])}.get(
         decade, 0

@@ -162,7 +162,7 @@ def _fit_plot(
     """The plot's box, tick texts and labels below it (None where the categories stand at the left)."""
     em, pen, count = pens.em, pens.body, len(data.categories)
     x0, y0, x1, y1 = box
-    snug, bare = dice.chance(0.45), dice.chance(0.5)
+    snug, bare = dice.chance(0.45), dice.chance(0.5) and data.suffix not in {"k", "K", "M"}
     form = dice.weighted({"": 8.3, "k": 1.0, ".": 0.7})
     edge = plan.shape == "line" and dice.chance(0.35)  # the first point lies on the axis
     for wanted in range(dice.integer(4, 9), 1, -1):
@@ -401,7 +401,7 @@ def _draw_lines(
 ) -> None:
     em = pen.size
     width = max(1.5, look.line_width * em)
-    form = dice.weighted({"straight": 8.5, "smooth": 1.2, "stairs": 0.3})
+    form = dice.weighted({"straight": 8.5, "smooth": 1.2, "stairs": 0.2})
     fallback = dice.pick(MARKERS[:4]) if plan.printed or len(data.categories) < 3 else ""
     for row, key in zip(data.values, keys, strict=True):
         points = [(x, plot.value(value)) for x, value in zip(plot.centres, row, strict=True)]

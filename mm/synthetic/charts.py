@@ -182,6 +182,8 @@ def _draw_plot(
     if not bar and printed:
         widest = max(pens.body.width(data.number(value)) for row in data.values for value in row)
         printed = widest < 0.85 * (canvas.width - 5 * pens.em) / len(data.categories)
+    if not printed and data.suffix != "%":  # answers are plain numbers then
+        data = replace(data, suffix="")
     legend = dice.weighted(
         {"right": 4, "top": 2.5, "bottom": 2.5, "inside": 3, "left": 0.2, "ends": 0.0 if bar else 1.0}
     )

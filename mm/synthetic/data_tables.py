@@ -203,7 +203,7 @@ def _listing(table: DataTable, column: int) -> str:
 
 
 def _list_turn(table: DataTable, dice: Dice) -> Turn:
-    pick = dice.weighted({"head": 2, "title": 2, "row": 2, "column": 1, "names": 2})
+    pick = dice.weighted({"head": 2, "title": 3.5, "row": 2, "column": 1, "names": 2})
     if pick == "title" and (table.title or dice.chance(0.25)):
         return ask_about(dice, "table_title", table.title or ABSENT_ANSWER)
     if pick == "row":

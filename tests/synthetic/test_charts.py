@@ -253,7 +253,7 @@ def test_unknown_kinds_are_refused(fonts: FontSet) -> None:
 
 def test_no_question_has_a_blank_left(fonts: FontSet) -> None:
     for kind in CHARTS:
-        for sample in samples(kind, fonts, 150, 1.0):
+        for sample in samples(kind, fonts, 50, 1.0):
             assert not any("{" in turn.question or "}" in turn.question for turn in sample.turns)
 
 
