@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from mm.grounding import parse_boxes
 from mm.synthetic.fonts import FontSet, Split
 from mm.synthetic.render import RENDERERS, render
 from mm.synthetic.sample import Sample
@@ -27,6 +28,9 @@ def contact_sheet(samples: list[Sample], *, across: int, cell: int, boxes: bool)
             marker = ImageDraw.Draw(image)
             for _, x0, y0, x1, y1 in sample.glyphs.tolist():
                 marker.rectangle((x0, y0, x1, y1), outline=(255, 0, 0))
+            for box in (box for turn in sample.turns for box in parse_boxes(turn.answer, [image.size])):
+                if box.xyxy is not None:
+                    marker.rectangle(box.xyxy, outline=(0, 90, 255), width=2)
         scale = min(1.0, (cell - 6) / image.width, (cell - 6) / image.height)
         image = image.resize((max(1, int(image.width * scale)), max(1, int(image.height * scale))))
         sheet.paste(image, (x + 3, y + 3))
@@ -49,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("train", "held_out"), default="train")
     parser.add_argument("--fonts", action="append", help="folder with fonts (default: the system's)")
-    parser.add_argument("--boxes", action="store_true", help="draw the glyph boxes")
+    parser.add_argument("--boxes", action="store_true", help="draw the boxes of glyphs and of answers")
     options = parser.parse_args()
     split: Split = options.split
     fonts = FontSet.find(split, options.fonts)
