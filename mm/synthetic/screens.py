@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mm.synthetic.draft import Draft, Job
-from mm.synthetic.field_rows import CheckRow
+from mm.synthetic.field_rows import CheckRow, FieldRows, Framed
 from mm.synthetic.fields import make_fields
-from mm.synthetic.fonts import Colour
-from mm.synthetic.layout import Element, Ends, Gap, Line, Rule, next_baseline
-from mm.synthetic.money import time_text
+from mm.synthetic.fonts import Colour, Pen
+from mm.synthetic.layout import Columns, Element, Ends, Gap, Grid, Line, Rule, next_baseline
+from mm.synthetic.money import date_text, time_text
 from mm.synthetic.page import Page
 from mm.synthetic.questions import ask, spoken
 from mm.synthetic.sample import Turn
@@ -43,6 +43,32 @@ class Buttons:
 
 
 @dataclass(frozen=True)
+class TitleBar:
+    """The top of a window: its title, and three round buttons at one end."""
+
+    title: str
+    side: str  # of the buttons: left or right
+    pen: Pen
+
+    def natural_width(self, style: Style) -> float:
+        return self.pen.width(self.title) + 5 * style.em
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        top = page.top
+        baseline = next_baseline(page, style, self.pen)
+        page.top += 0.2 * style.em
+        page.shape("fill", (x, top, x + width, page.top), style.panel)
+        size, middle = 0.5 * style.em, (top + page.top) / 2
+        start = x + 0.4 * style.em if self.side == "left" else x + width - 3.1 * style.em
+        for index in range(3):
+            left = start + index * 0.9 * style.em
+            page.shape("ellipse", (left, middle - size / 2, left + size, middle + size / 2), style.accent)
+        shift = 3.6 * style.em if self.side == "left" else 0.5 * style.em
+        page.text(x + shift, baseline, self.title, self.pen, style.ink)
+        page.top += 0.3 * style.em
+
+
+@dataclass(frozen=True)
 class Bubble:
     """A message of a chat at the left or the right."""
 
@@ -67,12 +93,15 @@ class Bubble:
 def screen(job: Job) -> Draft:
     """A screenshot-like page of one of several kinds."""
     dice, style = job.dice, job.style
-    kind = dice.weighted({"settings": 3, "list": 2, "dialog": 2, "chat": 1.5, "terminal": 1.5, "menu": 1.5})
+    kind = dice.weighted({"settings": 3, "list": 2, "dialog": 2, "chat": 1.5, "terminal": 1.5, "menu": 1.5,
+                          "window": 2.0, "inputs": 2.0, "cards": 1.2})  # fmt: skip
     elements: list[Element] = []
     turns: list[Turn] = []
     fields: dict[str, str] = {}
     left = job.budget.lines
-    if kind not in {"terminal"} and left > 3 and dice.chance(0.8):
+    if kind == "window" and left <= 5:
+        kind = "list"
+    if kind not in {"terminal", "window"} and left > 3 and dice.chance(0.8):
         title = job.words.entry(dice, "menu") if dice.chance(0.6) else job.words.title(dice, dice.integer(1, 2))
         bar = style.accent if style.coloured and not style.dark and dice.chance(0.6) else None
         align = dice.pick(["left", "center"])
@@ -175,4 +204,99 @@ def _menu(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> lis
     return elements
 
 
-_MAKERS = {"settings": _settings, "list": _list, "dialog": _dialog, "chat": _chat, "terminal": _terminal, "menu": _menu}
+def _window(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
+    """A program's window: a bar with a title and buttons, a row of menus, files or text, a status line."""
+    dice, words, style = job.dice, job.words, job.style
+    title = words.title(dice, dice.integer(1, 2)) + dice.pick(["", f".{dice.pick(['txt', 'pdf', 'csv', 'docx'])}"])
+    if dice.chance(0.3):
+        title += f" - {words.entry(dice, 'menu')}"
+    elements: list[Element] = [TitleBar(title, dice.pick(["left", "right"]), style.pen("head"))]
+    turns.append(ask(dice, "title", title))
+    fields["title"] = title
+    across = max(2, min(5, job.budget.columns // 10))
+    if dice.chance(0.6):
+        elements += [Columns(dice.sample(words.lists["menu"], across), style.pen()), Rule("line", style.pen())]
+        left -= 1
+    left -= 4
+    if dice.chance(0.6) and job.budget.columns >= 26:
+        elements.append(_files(job, max(1, min(left, dice.integer(2, 10))), turns, fields))
+    else:
+        texts = [snippet(job, job.budget.columns - 1) for _ in range(max(1, min(left, dice.integer(1, 8))))]
+        elements += [Line(text, style.pen()) for text in texts]
+    if dice.chance(0.5):
+        count = dice.integer(2, 400)
+        status = [f"{count} items", f"Line {count}", f"{count} KB free", "Ready", f"{count % 100}%", f"Page {count}"]
+        elements += [Rule("line", style.pen()), Line(dice.pick(status), style.pen(), ink=style.soft)]
+    return [Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.3, 0.7))]
+
+
+def _files(job: Job, count: int, turns: list[Turn], fields: dict[str, str]) -> Element:
+    """A table of files with sizes and dates."""
+    dice, words, style = job.dice, job.words, job.style
+    dated = job.budget.columns >= 40
+    ending = dice.pick(["pdf", "txt", "jpg", "png", "csv", "zip", "py"])
+    rows: list[list[str]] = []
+    for _ in range(count):
+        name = f"{words.word(dice).lower()}{dice.pick(['', '_2', '-final', str(dice.integer(1, 99))])}.{ending}"
+        size = f"{dice.integer(1, 999)} {dice.pick(['KB', 'MB', 'B', 'kB'])}"
+        if name not in fields:
+            rows.append([name, size, *([date_text(dice)] if dated else [])])
+            fields[name] = size
+            turns.append(ask(dice, "cell", size, row=name, column="size"))
+            if dated:
+                turns.append(ask(dice, "cell", rows[-1][2], row=name, column="date"))
+    heads = ["Name", "Size", *(["Modified"] if dated else [])]
+    headed, pen = dice.chance(0.7), style.pen()
+    table = [heads, *rows] if headed else rows
+    return Grid(table, "lr" + ("l" if dated else ""), [pen] * len(table), 0, dice.uniform(0.8, 1.5),
+                lines=dice.pick(["", "head", "rows"]) if headed else "")  # fmt: skip
+
+
+def _inputs(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
+    """Fields to fill in, in boxes, with check boxes and buttons below."""
+    dice, style, words = job.dice, job.style, job.words
+    count = max(1, min(left // 3, dice.integer(1, 5)))
+    made = make_fields(job, count, max(8, job.budget.columns - 4))
+    pen = style.pen()
+    rows = FieldRows(
+        fields=made,
+        across=1,
+        form=dice.pick(["boxed", "boxed", "above", "cells"]),
+        label_pen=pen,
+        value_pen=pen,
+        colon=dice.pick(["", ":", " *"]),
+        label_ink=style.soft if dice.chance(0.5) else style.ink,
+        pad=0.4,
+    )
+    fields |= {field.label: field.value for field in made}
+    turns += [ask(dice, "field", field.value, label=spoken(dice, field.label)) for field in made]
+    elements: list[Element] = [rows]
+    if left > 3 * count + 1 and dice.chance(0.4):
+        label, on = words.title(dice, dice.integer(1, 2)), dice.chance(0.5)
+        elements.append(CheckRow([(label, on)], pen, True))
+        turns.append(ask(dice, "checked", "Yes" if on else "No", label=label))
+    if left > 3 * count + 2 and dice.chance(0.6):
+        names = dice.sample(words.lists["buttons"], dice.integer(1, 2))
+        elements += [Gap(0.4), Buttons(names, -1, style.ink)]
+        turns.append(ask(dice, "buttons", ", ".join(names)))
+    return elements
+
+
+def _cards(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
+    """Framed notices: a name and a time or amount at the top, one or two lines below."""
+    dice, style, words = job.dice, job.style, job.words
+    elements: list[Element] = []
+    for _ in range(max(1, min(left // 4, dice.integer(1, 5)))):
+        name, when = words.title(dice, dice.integer(1, 2)), dice.pick([time_text(dice), date_text(dice), "now"])
+        inside: list[Element] = [Ends(name, when, style.pen("bold"), style.pen())]
+        inside += [Line(snippet(job, max(4, job.budget.columns - 3)), style.pen(), ink=style.soft)
+                   for _ in range(dice.integer(1, 2))]  # fmt: skip
+        elements += [Framed(inside, dice.pick(["round_frame", "frame"]), dice.uniform(0.3, 0.6)), Gap(0.4)]
+        if name not in fields:
+            fields[name] = when
+            turns.append(ask(dice, "cell", when, row=name, column="time" if ":" in when else "date"))
+    return elements
+
+
+_MAKERS = {"settings": _settings, "list": _list, "dialog": _dialog, "chat": _chat, "terminal": _terminal, "menu": _menu,
+           "window": _window, "inputs": _inputs, "cards": _cards}  # fmt: skip
