@@ -3,7 +3,7 @@
 The smallest letters are at least 12 pixels high after tiling, as the model card promises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from numpy.random import Generator
 
@@ -37,32 +37,68 @@ _GREETINGS = ("Dear {},", "Hello {},", "Hi {},", "Dear Mr {},", "Good morning {}
 _CLOSINGS = ("Yours sincerely,", "Kind regards,", "Best wishes,", "With many thanks,", "See you soon,")
 _LINKS = ("However,", "Meanwhile,", "After that,", "As a rule,", "Still,", "In short,", "For example,")
 
+_SHAPES = (
+    "{loose}",
+    "In {year} the {one} of {town} {verb} again.",
+    "About {few}% of every {other} is kept for the {one}.",
+    "{link} {person} {verb} what the {one} {then}.",
+    "It takes {few} minutes by {one} (via {town}).",
+    "The {kind} {other} costs {sum} there.",
+    "{name} and {person} ask: who {verb} the {one}?",
+    "Please bring {food} and a {other} on {day}.",
+    "Nobody {verb} at {time}; the {one} {then} without us.",
+    "If it {verb}, write to {email} or ask {name}!",
+    "{few} people from {town} saw the {one}.",
+    "Her {kind} {one} {verb}, {then} and is gone.",
+    "Number {code} is a {kind} {other}.",
+    "They met at {street}, not far from the {one}.",
+    '"{one} first," said {person}, "{other} later."',
+    "What {verb} in {town} {then} in {name} as well.",
+)
+_POOLS = {
+    "one": words.THINGS,
+    "other": words.GOODS,
+    "verb": words.ACTIONS,
+    "then": words.ACTIONS,
+    "kind": words.QUALITIES,
+    "food": words.FOODS,
+    "link": _LINKS,
+}
+_MAKERS: dict[str, Callable[[Generator], str]] = {
+    "town": words.place,
+    "person": words.person,
+    "name": words.last_name,
+    "street": words.street,
+    "email": words.email,
+    "time": words.clock,
+    "day": lambda rng: words.day(rng, 2018, 2030),
+    "code": lambda rng: words.code(rng, "A-000"),
+}
+
 Drawn = tuple[Sheet, tuple[Question, ...], str]
 
 
-def prose(rng: Generator) -> str:
-    """One sentence of running text, with a full stop, often with numbers and names in it."""
-    one, other = pick(rng, words.THINGS), pick(rng, words.GOODS)
-    verb, next_verb = pick(rng, words.ACTIONS), pick(rng, words.ACTIONS)
-    shapes: tuple[Callable[[], str], ...] = (
-        lambda: sentence(rng),
-        lambda: f"In {int(rng.integers(1850, 2031))} the {one} of {words.place(rng)} {verb} again.",
-        lambda: f"About {int(rng.integers(3, 98))}% of the {pick(rng, words.QUALITIES)} {other} is kept for the {one}.",
-        lambda: f"{pick(rng, _LINKS)} {words.person(rng)} {verb} what the {one} {next_verb}.",
-        lambda: f"It takes {int(rng.integers(2, 59))} minutes by {one} to {words.place(rng)} (via {words.place(rng)}).",
-        lambda: f"The {other}, which is {pick(rng, words.QUALITIES)}, costs {rng.uniform(1, 400):.2f} at the {one}.",
-        lambda: f"{words.last_name(rng)} and {words.last_name(rng)} ask: who {verb} the {one}?",
-        lambda: f"Please bring {pick(rng, words.FOODS)} and a {other} on {words.day(rng, 2018, 2030)}.",
-    )
-    text = pick(rng, shapes)()
-    return text if text[-1] in ".?!" else f"{text}."
+def prose(rng: Generator) -> Iterator[str]:
+    """Sentences of running text with full stops, often with numbers and names in them; shapes take turns."""
+    while True:
+        for place in rng.permutation(len(_SHAPES)):
+            text = _SHAPES[place].format(
+                **{name: pick(rng, pool) for name, pool in _POOLS.items()},
+                **{name: make(rng) for name, make in _MAKERS.items()},
+                loose=sentence(rng),
+                year=int(rng.integers(1850, 2031)),
+                few=int(rng.integers(2, 99)),
+                sum=f"{rng.uniform(1, 400):.2f}",
+            )
+            text = text[0].upper() + text[1:]
+            yield text if text[-1] in '.?!"' else f"{text}."
 
 
-def paragraph(rng: Generator, length: int) -> str:
+def paragraph(story: Iterator[str], length: int) -> str:
     """Sentences of at least ``length`` characters together."""
     parts: list[str] = []
     while sum(map(len, parts)) + len(parts) <= length:
-        parts.append(prose(rng))
+        parts.append(next(story))
     return " ".join(parts)
 
 
@@ -117,10 +153,11 @@ def _plain(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         for row in _wrapped(heading, large, sheet.right - sheet.left):
             sheet.text(row, large)
         sheet.space(size * rng.uniform(0.1, 0.8))
+    story = prose(rng)
     count = 1 if length < 200 else int(rng.integers(1, 4))
     at = "m" if chance(rng, 0.12) else "l"
     for number in range(count):
-        _flow(sheet, paragraph(rng, length // count - 60), font, at=at)
+        _flow(sheet, paragraph(story, length // count - 60), font, at=at)
         if number < count - 1:
             sheet.space(size * rng.uniform(0.3, 1.0))
     return sheet, (), "paragraph" if count == 1 else "paragraphs"
@@ -132,7 +169,7 @@ def _letter(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     length = max(260, _length(rng))
     sheet, size = _page(rng, face, length)
     font = face.regular(size)
-    sender = words.person(rng)
+    sender, story = words.person(rng), prose(rng)
     at = pick(rng, ("l", "r"))
     for text in (sender, words.street(rng), f"{words.postcode(rng)} {words.place(rng)}"):
         sheet.text(text, font, at)
@@ -142,7 +179,7 @@ def _letter(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     sheet.text(pick(rng, _GREETINGS).format(words.last_name(rng)), font)
     sheet.space(size * rng.uniform(0.1, 0.6))
     for _ in range(1 if length < 450 else 2):
-        _flow(sheet, paragraph(rng, (length - 190) // (1 if length < 450 else 2) - 60), font)
+        _flow(sheet, paragraph(story, (length - 190) // (1 if length < 450 else 2) - 60), font)
         sheet.space(size * rng.uniform(0.2, 0.6))
     sheet.text(pick(rng, _CLOSINGS), font)
     sheet.text(sender.split(" ")[0] if chance(rng, 0.5) else sender, face.bold(size) if chance(rng, 0.3) else font)
@@ -163,10 +200,10 @@ def _list(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     )
     sheet.space(size * rng.uniform(0.1, 0.7))
     mark = pick(rng, ("{}.", "{})", "-", "*", "{}:"))
-    used, number = 0, 0
+    used, number, story = 0, 0, prose(rng)
     while used < length - 90 or number < 2:
         number += 1
-        text = f"{mark.format(number)} {prose(rng)}"
+        text = f"{mark.format(number)} {next(story)}"
         used += len(text)
         _flow(sheet, text, font, indent=float(font.getlength(f"{mark.format(number)} ")))
         if chance(rng, 0.3):
@@ -186,7 +223,7 @@ def _notice(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     sheet.space(size * 0.5)
     sheet.text(f"{words.day(rng, 2015, 2031)}, {words.clock(rng)}", face.bold(size), "m")
     sheet.space(size * 0.4)
-    _flow(sheet, paragraph(rng, max(60, length - 180)), font, at=pick(rng, ("l", "l", "m")))
+    _flow(sheet, paragraph(prose(rng), max(60, length - 180)), font, at=pick(rng, ("l", "l", "m")))
     sheet.space(size * 0.5)
     if chance(rng, 0.6):
         sheet.text(f"{pick(rng, ('Call', 'Phone:', 'Tel.'))} {words.phone(rng)}", font, "m")

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from mm.errors import InputError, ResourceError
-from mm.evaluation.metrics import Interval
+from mm.evaluation.metrics import Interval, wilson
+from mm.evaluation.scoring import says_absent
 
 SCHEMA = "mm.eval/2"
+REFUSED = "refused in error"
+"""Measure: share of the questions with an answer to which the model says that the picture does not show it."""
 
 
 @dataclass(frozen=True)
 class Answer:
     """One question as it was asked and answered.
 
-    ``measure`` says what the marks are (see ``mm.evaluation.scoring``): ``points`` of ``of``, or, of a transcription,
-    edits and characters of the reference.
+    ``scorer`` and ``measure`` say what the marks are (see ``mm.evaluation.scoring``): ``points`` of ``of``, or, of a
+    transcription, edits and characters of the reference.
     """
 
     task: str
@@ -27,6 +30,7 @@ class Answer:
     expected: str
     given: str
     control: bool
+    scorer: str
     measure: str
     points: int
     of: int
@@ -45,7 +49,8 @@ class Row:
         task, measure: what was done and what is counted. "CER" is an error rate (0 is best, above 1 is possible);
             every other measure is a share of right answers or of right cells.
         result: the model's score; None where only Tesseract ran.
-        control: the same questions with the picture greyed out; None when that was not asked for.
+        control: the same questions with the picture greyed out; None when that was not asked for, or where saying that
+            the picture does not show it is the right answer anyway.
         tesseract: the score of Tesseract on the same pictures; None where it did not run.
     """
 
@@ -122,7 +127,7 @@ class Report:
             cells = [row.task, row.measure, str(shown.count) if shown else "-", _score(row.result)]
             cells.append("-" if row.control is None else f"{_score(row.control)}, n {row.control.count}")
             lines.append(_cells([*cells, *([_score(row.tesseract)] if beside else [])]))
-        return "\n".join([*lines, "", f"CER: character error rate, lower is better. Tesseract: {self.tesseract}."])
+        return "\n".join([*lines, "", f"{_NOTE} Tesseract: {self.tesseract}."])
 
 
 def load_report(path: Path) -> Report:
@@ -145,10 +150,24 @@ def load_report(path: Path) -> Report:
         raise InputError(f"{path} is no report of mm eval ({error}). Write one with: mm eval --json {path}") from error
 
 
+def refusals(answers: Sequence[Answer]) -> list[Row]:
+    """One row: how often a model says that the picture does not show what it does show.
+
+    A model that always says so is right about every question that cannot be answered. Empty without such questions, or
+    without others.
+    """
+    asked = [answer for answer in answers if not answer.control and answer.measure == "share"]
+    shown = [answer for answer in asked if answer.scorer != "absent"]
+    if not shown or len(shown) == len(asked):
+        return []
+    return [Row("all", REFUSED, wilson(sum(says_absent(answer.given) for answer in shown), len(shown)))]
+
+
 def merge_reports(reports: Sequence[Report]) -> Report:
     """One table of several: tasks that ran apart, or Tesseract that ran on another machine.
 
-    Rows stand in the order in which they first appear. The settings are those of the first report, with all tasks.
+    Rows stand in the order in which they first appear; the row ``REFUSED`` is counted anew. The settings are those of
+    the first report, with all tasks.
 
     Raises:
         InputError: two reports hold the same column of the same row.
@@ -156,9 +175,11 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     rows: dict[tuple[str, str], Row] = {}
     for report in reports:
         for row in report.rows:
+            if row.measure == REFUSED:
+                continue
             key = (row.task, row.measure)
-            known = rows.setdefault(key, row)
-            if known is row:
+            if key not in rows:
+                rows[key] = row
                 continue
             for column in _COLUMNS:
                 value = getattr(row, column)
@@ -172,9 +193,10 @@ def merge_reports(reports: Sequence[Report]) -> Report:
     ran = [report.tesseract for report in reports if any(row.tesseract is not None for row in report.rows)]
     settings = {**reports[0].settings, "tasks": list(dict.fromkeys(task for task, _ in rows))}
     answers = tuple(answer for report in reports for answer in report.answers)
-    return Report(tuple(rows.values()), settings, (ran or [reports[0].tesseract])[0], answers)
+    return Report((*rows.values(), *refusals(answers)), settings, (ran or [reports[0].tesseract])[0], answers)
 
 
+_NOTE = f"CER: character error rate, and {REFUSED}: lower is better."
 _COLUMNS = ("result", "control", "tesseract")
 
 

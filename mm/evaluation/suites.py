@@ -22,7 +22,7 @@ from mm.errors import OptionError
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
 from mm.evaluation.rendering import Painter, open_painter
-from mm.evaluation.report import Answer, Report, Row
+from mm.evaluation.report import Answer, Report, Row, refusals
 from mm.evaluation.scoring import SCORERS
 from mm.evaluation.tasks import TASKS, Task
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
@@ -170,6 +170,7 @@ def evaluate(
                     progress(Progress(done, sum(wanted.values()), name))
             rows += _rows(name, found, beside)
             answers += found
+    rows += refusals(answers)
     settings = {
         "tasks": list(tasks),
         "limit": limit,
@@ -219,7 +220,7 @@ def _questions(
     for index, document in documents:
         for question in questions_of(document, index):
             for counts, most, control in ((asked, limit, False), (greyed, control_limit, True)):
-                if counts[question.skill] < most:
+                if counts[question.skill] < most and not (control and question.scorer == "absent"):
                     counts[question.skill] += 1
                     image = grey_out(document.image) if control else document.image
                     yield _Asked(task, index, question, image, control)
@@ -249,6 +250,7 @@ def _score(asked: _Asked, reply: HasText) -> Answer:
         expected=question.answer,
         given=given,
         control=asked.control,
+        scorer=question.scorer,
         measure=scorer.measure,
         points=mark.points,
         of=mark.of,

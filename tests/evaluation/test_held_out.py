@@ -12,6 +12,7 @@ import pytest
 import mm.evaluation
 from mm.errors import ResourceError
 from mm.evaluation import held_out_words as words
+from mm.evaluation.captions import parse_caption
 from mm.evaluation.held_out_canvas import (
     MAX_SIDE,
     MIN_GLYPH,
@@ -19,12 +20,16 @@ from mm.evaluation.held_out_canvas import (
     Cell,
     DoesNotFitError,
     Sheet,
+    Shot,
     ascender,
     tile_scale,
 )
 from mm.evaluation.held_out_fields import MAKERS
 from mm.evaluation.held_out_fonts import FAMILIES, KNOWN_FAMILIES, HeldOutFonts
 from mm.evaluation.held_out_goods import Money
+from mm.evaluation.held_out_grounding import ink_box
+from mm.evaluation.held_out_paragraphs import LONGEST, SHORTEST
+from mm.evaluation.held_out_scenes import draw_scene, photographed
 from mm.evaluation.scoring import SCORERS
 from mm.evaluation.tasks import TASKS, load_renderer
 
@@ -212,3 +217,79 @@ def test_money_and_makers():
             value = make(rng)
             assert value and value == " ".join(value.split()), label
     assert re.fullmatch(r"[A-Z]\d-\d{2}", words.code(rng, "A0-00"))
+
+
+def test_boxes_of_fields_are_tight_around_ink(fonts):
+    """The ink of a black page is where the box says, and nothing of it is cut off."""
+    font = fonts.faces[0].regular(40)
+    sheet = Sheet(500, 40)
+    sheet.row(Cell("Total due: 12.50", font, sheet.left))
+    for shot in (Shot(0, 0.0), Shot(12, 0.0), Shot(0, 2.5), Shot(20, -3.0)):
+        found = ink_box(sheet, shot, "12.50")
+        assert found is not None
+        left, top, right, bottom = found[0]
+        ink = np.asarray(shot.take(sheet.finish(), (255, 255, 255)).convert("L")) < 110
+        assert found[1] == (ink.shape[1], ink.shape[0])
+        columns = np.flatnonzero(ink[:, int(left) - 2 :].any(axis=0)) + int(left) - 2
+        rows = np.flatnonzero(ink[:, int(left) :].any(axis=1))
+        assert abs(columns[0] - left) <= 2 and abs(columns[-1] + 1 - right) <= 2
+        assert abs(rows[0] - top) <= 2 and abs(rows[-1] + 1 - bottom) <= 2
+    assert ink_box(sheet, Shot(0, 0.0), "7") is None
+    sheet.row(Cell("Paid: 12.50", font, sheet.left))
+    assert ink_box(sheet, Shot(0, 0.0), "12.50") is None  # which one is not clear
+
+
+def test_boxes_of_objects_hold_their_colour(fonts):
+    """The middle of each box has the colour that is asked for, and so has nothing just outside of it."""
+    rng = np.random.default_rng(5)
+    for _ in range(12):
+        scene, image, boxes = photographed(rng)
+        pixels = np.asarray(image, dtype=float)
+        for group, found in zip(scene.groups, boxes, strict=True):
+            assert len(found) == len(group.centres)
+            for left, top, right, bottom in found:
+                middle = pixels[int(top + bottom) // 2, int(left + right) // 2]
+                outside = pixels[max(0, int(top) - 2), max(0, int(left) - 2)]
+                assert np.abs(middle - outside).sum() > 40
+                assert 0 <= left < right <= image.width and 0 <= top < bottom <= image.height
+
+
+def test_captions_say_what_was_drawn():
+    rng = np.random.default_rng(6)
+    for _ in range(60):
+        scene = draw_scene(rng)
+        claim = parse_caption(scene.caption())
+        assert claim is not None
+        wanted = tuple((len(group.centres), group.size, group.colour, group.shape) for group in scene.groups)
+        assert (claim.groups, claim.layout, claim.place, claim.background) == (
+            wanted,
+            scene.layout,
+            scene.place,
+            scene.background,
+        )
+
+
+def test_every_second_question_is_asked_in_the_canonical_words(fonts):
+    prompts = [load_renderer("receipts")(index, fonts).questions[0].prompt for index in range(30)]
+    assert 8 <= prompts.count("What is the total?") <= 22
+    assert len(set(prompts)) > 2
+
+
+def test_what_cannot_be_answered_is_not_on_the_page(fonts):
+    asked = set()
+    for index in range(24):
+        document = load_renderer("unanswerable")(index, fonts)
+        assert [question.scorer for question in document.questions] == ["absent"]
+        assert document.text == ""
+        asked.add(document.questions[0].prompt)
+    assert len(asked) > 15
+
+
+def test_pages_have_the_promised_length(fonts):
+    for index in range(12):
+        assert SHORTEST <= len(load_renderer("paragraphs")(index, fonts).text) <= LONGEST
+
+
+def test_known_lines_are_drawn_in_fonts_of_training(fonts):
+    assert {face.name for face in fonts.known().faces} == {family.name for family in KNOWN_FAMILIES}
+    assert load_renderer("lines_known_fonts")(0, fonts).text != load_renderer("lines")(0, fonts).text

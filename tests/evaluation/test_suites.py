@@ -1,5 +1,6 @@
 """Asking, scoring, the greyed-out control, the table, stored sets."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -8,12 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import mm
 from mm.chat import TASK_PROMPTS
+from mm.cli.app import app
 from mm.errors import InputError, OptionError, ResourceError
-from mm.evaluation.metrics import Interval
-from mm.evaluation.report import Report, Row
+from mm.evaluation.held_out_canvas import Document, Question
+from mm.evaluation.held_out_fonts import HeldOutFonts
+from mm.evaluation.metrics import Interval, wilson
+from mm.evaluation.report import REFUSED, Report, Row, load_report
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import load_stored, pack_image
 from mm.evaluation.suites import OTHER_READ_PROMPTS, Progress, evaluate, grey_out, questions_of
@@ -159,7 +164,7 @@ def test_report_as_markdown_and_json():
         "| lines | CER | 500 | 2.1% (1.8-2.4) | 98.0% (97.0-99.0), n 100 | 7.0% (6.0-8.0) |",
         "| lines | exact | 500 | 90.0% (87.0-93.0) | - | - |",
         "",
-        "CER: character error rate, lower is better. Tesseract: tesseract 5.3.0.",
+        "CER: character error rate, and refused in error: lower is better. Tesseract: tesseract 5.3.0.",
     ]
     data = json.loads(json.dumps(report.to_dict(answers=True)))
     assert data["rows"][0]["result"] == {"score": 0.021, "low": 0.018, "high": 0.024, "count": 500}
@@ -229,3 +234,82 @@ def test_nano_vl2_reads_the_stored_set(stored):
         assert row.result.score <= bound if measure == "CER" else row.result.score >= bound, report.to_markdown()
     control = [answer.correct for answer in report.answers if answer.control]
     assert sum(control) / len(control) <= GREY_AT_MOST
+
+
+def test_a_row_wants_so_many_questions(stored):
+    """A skill is asked on the first documents that have it, and not beyond."""
+    report = evaluate(Parrot(stored), documents=stored, tasks=("forms",), limit=5, control_limit=3)
+    assert report.row("forms", "value").result.count == 5  # two a document
+    assert report.row("forms", "value").control.count == 3
+    assert {answer.index for answer in report.answers if answer.skill == "value"} == {0, 1, 2}
+    assert report.row("forms", "CER").result.count == 5
+
+
+def test_questions_without_an_answer_have_no_control():
+    image = Image.linear_gradient("L").convert("RGB")
+    asked = (Question("says so", "Where?", "not shown", "absent"), Question("count", "How many?", "3"))
+    documents = {"mixed": [Document(image, "", asked, "a", 0.0)] * 2}
+    reader = Parrot(documents)
+    report = evaluate(reader, documents=documents, limit=2, control_limit=2, max_tiles=1)
+    assert report.row("mixed", "says so") == Row("mixed", "says so", wilson(2, 2))
+    assert report.row("mixed", "count").control == wilson(0, 2)
+    assert report.row("all", REFUSED).result == wilson(0, 2)
+    assert reader.max_tiles == 1
+
+
+def test_tables_give_partial_credit():
+    table = "| Label | Value |\n| --- | --- |\n| Tea | 1 |\n| Milk | 2 |"
+    image = Image.linear_gradient("L").convert("RGB")
+    documents = {"charts": [Document(image, "", (Question("cells", "Table?", table, "table"),), "a", 0.0)]}
+    reader = Parrot(documents, spoil=lambda text: text.replace("| 2 |", "| 3 |"))
+    report = evaluate(reader, documents=documents, limit=1, control_limit=1)
+    row = report.row("charts", "cells")
+    assert (row.result.score, row.result.count, row.control.score) == (0.5, 1, 0.0)
+
+
+def test_tesseract_alone(stored):
+    report = evaluate(None, documents=stored, tasks=("lines",), limit=2, tesseract=True)
+    if tesseract_version() is None:
+        assert report.rows == () and report.tesseract == "not installed"
+    else:
+        assert [row.measure for row in report.rows] == ["CER", "exact"]
+        assert all(row.result is None and row.tesseract.count == 2 for row in report.rows)
+
+
+def test_pictures_do_not_depend_on_the_number_of_workers(fonts_are_here):
+    class Fingerprints:
+        def __init__(self):
+            self.seen = []
+
+        def chat_batch(self, requests, /, *, max_new_tokens, batch_size, max_tiles):
+            self.seen += [(hashlib.sha256(image.tobytes()).hexdigest(), prompt) for image, prompt in requests]
+            return [Said("x")] * len(requests)
+
+    seen = []
+    for workers in (0, 2):
+        reader = Fingerprints()
+        report = evaluate(reader, tasks=("lines", "scenes"), limit=20, control_limit=1, workers=workers)
+        seen.append((reader.seen, report.rows, report.answers))
+    assert seen[0] == seen[1]
+
+
+@pytest.fixture
+def fonts_are_here():
+    try:
+        HeldOutFonts.find()
+    except ResourceError as error:
+        pytest.skip(str(error))
+
+
+def test_the_command_writes_and_merges_reports(tmp_path, stored):
+    report = evaluate(Parrot(stored), documents=stored, tasks=("lines",), limit=2, control_limit=0)
+    report.save(tmp_path / "a.json")
+    run = CliRunner()
+    done = run.invoke(app, ["eval", "--merge", str(tmp_path / "a.json"), "--json", str(tmp_path / "b.json")])
+    assert done.exit_code == 0 and "| lines | CER | 2 | 0.0% (0.0-0.0) | - |" in done.output
+    assert load_report(tmp_path / "b.json").rows == report.rows
+    printed = run.invoke(app, ["eval", "--merge", str(tmp_path / "a.json"), "--json", "-"])
+    assert json.loads(printed.output)["schema"] == "mm.eval/2" and "answers" not in json.loads(printed.output)
+    refused = run.invoke(app, ["eval", "--json", str(tmp_path / "no" / "c.json")])
+    assert refused.exit_code == 1
+    assert "there is no folder" in " ".join(refused.output.split())
