@@ -10,8 +10,9 @@ from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
 from mm.synthetic.ground import ground_turn, place_question
 from mm.synthetic.sample import Turn
+from mm.synthetic.scene_absent import absent_shape
 from mm.synthetic.scene_layout import Group, Scene, plural_of
-from mm.synthetic.scene_questions import absent_shape, caption_turn, question_turns
+from mm.synthetic.scene_questions import caption_turn, question_turns
 
 _EVERYTHING = ("every object", "every object", "all objects", "the objects", "objects", "all shapes", "every shape")
 

@@ -7,11 +7,10 @@ How many there are of a shape that is absent is 0, and whether there is one is "
 
 from mm.chat import TASK_PROMPTS
 from mm.synthetic.dice import Dice
-from mm.synthetic.sample import ABSENT_ANSWER, Turn
+from mm.synthetic.sample import Turn
+from mm.synthetic.scene_absent import PICTURES, THINGS, absent_turns
 from mm.synthetic.scene_layout import Group, Scene, plural_of
 from mm.synthetic.shapes import COLOURS, SHAPES
-
-_PICTURES = ("picture", "image", "scene", "drawing")
 
 _CAPTION_PROMPTS = (
     "What is in the {}?",
@@ -50,59 +49,8 @@ _COUNT = (
     "Number of {}?",
 )
 
-_THINGS = ("dog", "cat", "car", "tree", "house", "person", "bird", "horse", "chair", "cup", "boat", "flower", "ball")
-"""What no scene shows."""
-
-_ELSEWHERE = (
-    "total", "total amount", "date", "time", "store name", "name of the store", "phone number", "address", "price",
-    "subtotal", "tax", "title", "title of the chart", "highest value", "smallest value", "name of the person",
-    "invoice number", "temperature", "license plate", "brand", "first word", "text", "heading", "website", "cashier",
-    "change", "tip", "discount", "speed limit", "page number", "headline", "customer", "email address", "due date",
-)  # fmt: skip
-"""What other pictures show."""
-
-_ASKED = (
-    "What is the {}?",
-    "What is the {}?",
-    "What is the {}?",
-    "What's the {}?",
-    "Read the {}.",
-    "Which {} is shown?",
-    "Which {} is given?",
-    "What {} is printed?",
-    "How much is the {}?",
-    "What does the {} say?",
-    "{}?",
-)
-
-_ABSENT = (
-    "Who is in the {p}?",
-    "What animal is this?",
-    "Which animal do you see?",
-    "What is the {t} called?",
-    "What is the person's name?",
-    "What is written in the {p}?",
-    "What does the text say?",
-    "What does the sign say?",
-    "How old is the person?",
-    "What is the person wearing?",
-    "Where was this {p} taken?",
-    "When was this {p} taken?",
-    "What time is it?",
-    "Who drew this?",
-    "Which bar is the highest?",
-    "Which store is this?",
-    "How much was paid?",
-    "What city is this?",
-    "What is the weather like?",
-    "What is the {t} doing?",
-    "What color is the {t}?",
-    "Where is the {t}?",
-    "What is next to the {t}?",
-    "How big is the {t}?",
-    "What kind of {t} is it?",
-    "What is the name of the {t}?",
-)
+_LEADS = ("Please answer: ", "Tell me: ", "Look at the picture. ", "Question: ", "In this image: ")
+_TAILS = (" Answer briefly.", " Answer in a few words.", " Please.", " Be brief.")
 
 
 def _colour_word(dice: Dice) -> str:
@@ -198,7 +146,7 @@ def _yes_no_turns(scene: Scene, dice: Dice) -> list[Turn]:
         *[Turn(article(ask.format(group.name(plural=False))), "Yes")] * 2,
         Turn(article(ask.format(f"{group.colour} {shape}")), "No"),
         Turn(article(ask.format(f"{colour} {group.shape}")), "No"),
-        Turn(ask.format(dice.pick(_THINGS)), "No"),
+        Turn(ask.format(dice.pick(THINGS)), "No"),
         Turn(f"Is the background {scene.background}?", "Yes"),
         Turn(f"Is the background {wrong}?", "No"),
         Turn("Is there more than one object?", "Yes" if number > 1 else "No"),
@@ -240,47 +188,31 @@ def _relation_turns(scene: Scene, dice: Dice) -> list[Turn]:
     ]
 
 
-def absent_shape(scene: Scene, dice: Dice) -> str:
-    """The name of an object that is not there: another shape, or a colour and a shape that do not go together."""
-    colours, shapes = {g.colour for g in scene.groups}, {g.shape for g in scene.groups}
-    there = {(g.colour, g.shape) for g in scene.groups}
-    kind = dice.weighted({"shape": 1.0, "colour": 0.7, "both": 0.8, "near": 1.5})
-    if kind == "shape":
-        return dice.pick([shape for shape in SHAPES if shape not in shapes])
-    if kind == "colour":
-        return f"{dice.pick([c for c in COLOURS if c not in colours and c != scene.background])} object"
-    others = [colour for colour in COLOURS if colour != scene.background]
-    pairs = [(colour, shape) for colour in others for shape in SHAPES if (colour, shape) not in there]
-    if kind == "near":
-        pairs = [(colour, shape) for colour, shape in pairs if colour in colours or shape in shapes]
-    return " ".join(dice.pick(pairs))
-
-
 def _absent_turns(scene: Scene, dice: Dice) -> list[Turn]:
-    """Questions like the ones that have an answer, but about what is not there; and what other pictures are asked."""
-    name, there = absent_shape(scene, dice), _short(scene, dice.pick(scene.groups), dice)
-    colour = _colour_word(dice)
-    near = [f"Where is the {name}?", f"Where in the picture is the {name}?", f"What is the position of the {name}?",
-            f"Is the {name} small or large?", f"What is left of the {name}?", f"What is above the {name}?",
-            f"Where is the {name} relative to {there}?", f"What is next to the {name}?"]  # fmt: skip
-    if name in SHAPES:
-        near = near[:2] + [f"What {colour} is the {name}?", f"What {colour} is the {name}?",
-                           f"Which {colour} does the {name} have?", f"What is the {colour} of the {name}?",
-                           f"What {colour} are the {plural_of(name)}?", f"{colour} of the {name}?"]  # fmt: skip
-    elif name.endswith("object"):
-        word = name.split()[0]
-        near = [f"What shape is the {name}?", f"Which shape is the {name}?", f"Which shape is {word}?",
-                f"What is {word}?", f"Where is the {name}?", f"What shape are the {name}s?"]  # fmt: skip
-    asked = dice.pick(_ASKED).format(dice.pick(_ELSEWHERE))
-    other = dice.pick(_ABSENT).format(p=dice.pick(_PICTURES), t=dice.pick(_THINGS))
-    questions = [dice.pick(near), asked, TASK_PROMPTS["ocr"] if dice.chance(0.08) else other]
-    return [Turn(question[0].upper() + question[1:], ABSENT_ANSWER) for question in questions]
+    return absent_turns(scene, dice, _short(scene, dice.pick(scene.groups), dice))
 
 
 def caption_turn(scene: Scene, dice: Dice) -> Turn:
     """The caption, half of the time asked for in the words of ``Pipeline.caption``."""
-    prompt = TASK_PROMPTS["caption"] if dice.chance(0.55) else dice.pick(_CAPTION_PROMPTS).format(dice.pick(_PICTURES))
+    prompt = TASK_PROMPTS["caption"] if dice.chance(0.55) else dice.pick(_CAPTION_PROMPTS).format(dice.pick(PICTURES))
     return Turn(prompt, scene.caption())
+
+
+def _reworded(dice: Dice, turn: Turn) -> Turn:
+    """Now and then in small letters, without its mark, or with something said before or after it."""
+    text = turn.question
+    way = dice.weighted({"": 0.78, "small": 0.07, "bare": 0.06, "lead": 0.05, "tail": 0.04})
+    if text == TASK_PROMPTS["caption"] or text == TASK_PROMPTS["ocr"]:
+        return turn
+    if way == "small":
+        text = text.lower()
+    elif way == "bare":
+        text = text.rstrip("?.")
+    elif way == "lead":
+        text = dice.pick(_LEADS) + text
+    elif way == "tail" and not turn.answer.endswith("background."):
+        text = text + dice.pick(_TAILS)
+    return Turn(text, turn.answer)
 
 
 def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
@@ -310,4 +242,4 @@ def scene_turns(scene: Scene, dice: Dice, *, more: int = 0) -> list[Turn]:
         return [caption_turn(scene, dice)]
     if place != "none":
         turns.insert(0 if place == "first" else dice.integer(0, len(turns)), caption_turn(scene, dice))
-    return turns
+    return [_reworded(dice, turn) for turn in turns]

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from mm.chat import TASK_PROMPTS
 from mm.errors import OptionError
 from mm.synthetic import scenes
 from mm.synthetic.chart_canvas import Canvas
@@ -13,10 +14,11 @@ from mm.synthetic.fonts import FontSet
 from mm.synthetic.ground import ground_answer, scaled_box
 from mm.synthetic.render import render
 from mm.synthetic.sample import ABSENT_ANSWER
+from mm.synthetic.scene_absent import absent_shape
 from mm.synthetic.scene_boxes import ground_turns
 from mm.synthetic.scene_layout import NUMBERS, PLACES, Group, Scene, draw_scene, tilted
 from mm.synthetic.scene_paint import paint
-from mm.synthetic.scene_questions import absent_shape, question_turns, scene_turns
+from mm.synthetic.scene_questions import question_turns, scene_turns
 from mm.synthetic.shapes import COLOURS, FORMS, SHAPES, VARIANTS, corners_in, draw_shape, shape_box
 
 CAPTION = re.compile(
@@ -92,7 +94,7 @@ def test_counts_and_colours_are_right() -> None:
     seen = 0
     for seed in range(200):
         scene = scene_of(seed)
-        for turn in scene_turns(scene, Dice(np.random.default_rng(seed))):
+        for turn in question_turns(scene, Dice(np.random.default_rng(seed)), 3):
             count = re.match(
                 r"(?:How many|Count the|.*umber of) (?:(\w+) )?(\w+?)(?:e?s)?"
                 r"(?: are .*| do you .*| can you .*| does .*|\.|\?)$",
@@ -272,6 +274,18 @@ def test_what_is_not_there_is_said_to_be_absent(fonts: FontSet) -> None:
         said[kind] = sum(any(turn.answer == ABSENT_ANSWER for turn in sample.turns) for sample in samples)
         assert all("{" not in turn.question + turn.answer for sample in samples for turn in sample.turns)
     assert 25 < said["scene"] < 90 and 18 < said["scene_ground"] < 50
+
+
+def test_questions_come_in_many_spellings_but_the_task_prompt_does_not() -> None:
+    asked = []
+    for seed in range(150):
+        asked += scene_turns(scene_of(seed), Dice(np.random.default_rng(seed)))
+    captions = [turn.question for turn in asked if turn.answer.endswith("background.")]
+    assert 0.35 < captions.count(TASK_PROMPTS["caption"]) / len(captions) < 0.75
+    assert len(set(captions)) > 15
+    spelled = [turn.question for turn in asked]
+    assert any(text.islower() for text in spelled) and any(text[-1] not in "?." for text in spelled)
+    assert any(text.endswith("Answer briefly.") for text in spelled)
 
 
 def test_absent_shapes_are_absent() -> None:
