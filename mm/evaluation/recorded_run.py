@@ -1,7 +1,7 @@
-"""Our side of a recorded DeepSeek-VL2 conversation: the public parts of mm, with the intermediate values kept."""
+"""Our side of a recorded conversation: the public parts of mm, with the intermediate values kept."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -54,8 +54,12 @@ class Run:
                     module = locate(model, [int(group) for group in match.groups()])
                     if module is not None:
                         wanted[field] = module
-        with torch.inference_mode(), _outputs(wanted) as outputs:
+        with torch.inference_mode(), module_outputs(wanted) as outputs:
             (embeds,) = model.embed_inputs([self.inputs], _EveryView())
+            if "vision_out" in self.recording.names(self.name) and not self.inputs.pixels.shape[0]:
+                model.encode_views(
+                    self.inputs.pixels.new_zeros(1, *self.inputs.pixels.shape[1:])
+                )  # unused, as recorded
             hidden = model.decoder(embeds.unsqueeze(0))
         for field, values in outputs.items():
             if values and isinstance(values[0], Tensor):
@@ -76,23 +80,6 @@ class Run:
         """Greedy tokens and (steps, V) logits with the prompt fed ``chunk`` tokens at a time."""
         tokens, logits = generate_batch(self.recording, self.model, self.processor, [self.inputs], self.entry, chunk)
         return tokens[0], logits[:, 0]
-
-    def input_tensor(self, field: str) -> Tensor:
-        """Our inputs in the official form: a batch of one, and a zero image where a conversation has none."""
-        inputs = self.inputs
-        if field == "images" and not inputs.pixels.shape[0]:
-            return inputs.pixels.new_zeros(1, 1, *inputs.pixels.shape[1:])
-        tensors = {
-            "input_ids": inputs.input_ids,
-            "labels": inputs.labels,
-            "attention_mask": torch.ones_like(inputs.image_mask),
-            "images_seq_mask": inputs.image_mask,
-            "images_spatial_crop": official_grids([inputs])[0],
-            "images": inputs.pixels,
-        }
-        tensor = tensors[field]
-        assert tensor is not None  # the processor always fills labels
-        return tensor.unsqueeze(0)
 
 
 def read_inputs(recording: Recording, entry: Mapping[str, Any], processor: Processor) -> Inputs:
@@ -162,15 +149,6 @@ def repetition_penalty(recording: Recording, entry: Mapping[str, Any]) -> float:
     return recording.need(entry, "repetition_penalty", float)
 
 
-def official_grids(rows: Sequence[Inputs]) -> Tensor:
-    """(B, most images, 2): tile grids, zeros where a conversation has fewer images."""
-    most = max(1, *(row.tile_grids.shape[0] for row in rows))
-    grids = torch.zeros(len(rows), most, 2, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        grids[index, : row.tile_grids.shape[0]] = row.tile_grids
-    return grids
-
-
 def _layer(model: VisionLanguageModel, index: int) -> Any:
     layers = model.decoder.model.layers
     return layers[index] if index < len(layers) else None
@@ -209,7 +187,7 @@ MODULES: tuple[tuple[re.Pattern[str], Callable[[VisionLanguageModel, list[int]],
 
 
 @contextmanager
-def _outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Any]]]:
+def module_outputs(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Any]]]:
     """What each module returns while the context is open, call by call."""
     outputs: dict[str, list[Any]] = {name: [] for name in modules}
     handles = [

@@ -177,6 +177,17 @@ class Recording:
             raise InputError(f"the case names the image {name!r}, which is outside of {self.folder}")
         return path
 
+    def inside(self, name: str) -> Path:
+        """The path of a file that an entry names relative to the case folder.
+
+        Raises:
+            InputError: there is none, or the name leads out of the case folder.
+        """
+        path = self.folder / name
+        if not path.resolve().is_relative_to(self.folder.resolve()) or not path.is_file():
+            raise InputError(f"{self.folder}: the case names {name!r}, which is not in the folder")
+        return path
+
 
 def _shape_of(facts: object) -> tuple[int, ...]:
     """The shape in a tensor's description; empty when that is malformed."""

@@ -3,9 +3,9 @@
     report = verify("path/to/case")       # or verify() for the small case in the package
     report.passed, report.rows, report.fields(), report.to_dict()
 
-Bytes, ids, masks, texts and greedy tokens must be equal. Features may be 5e-5 apart and logits 2e-4: float32 against
-float64 of the official code differs by at most 7e-6 and 3e-5, and the smallest realistic mistake moves logits by 1e-3
-(README of the recorded cases, "Tolerances").
+Bytes, ids, masks, texts, greedy tokens and image codes must be equal. Features may be 5e-5 apart, decoded pixels 1e-4
+and logits 2e-4: float32 against float64 of the official code differs by at most 7e-6, 2e-5 and 3e-5, and the smallest
+realistic mistake moves logits by 1e-3 (README of the recorded cases, "Tolerances").
 """
 
 import math
@@ -26,6 +26,8 @@ VERIFIERS = Registry(
     "family of recorded cases",
     {
         "deepseek_vl2": "mm.evaluation.verify_vl2:verify_vl2",
+        "janus_pro": "mm.evaluation.verify_janus:verify_janus",
+        "vlm_image_processor": "mm.evaluation.verify_vlm_images:verify_vlm_images",
         "vl2_processor": "mm.evaluation.verify_vl2_processor:verify_vl2_processor",
     },
 )

@@ -108,10 +108,7 @@ def _canvas_rows(
         yield _digest_row(name, "local_uint8_hwc", record["local_uint8_hwc_sha256"], canvas)
     for field, ours in (("global_png", views[0]), ("local_png", canvas)):
         if isinstance(record.get(field), str):
-            path = recording.folder / record[field]
-            if not path.resolve().is_relative_to(recording.folder.resolve()) or not path.is_file():
-                raise InputError(f"{recording.folder}: the case names {record[field]!r}, which is not in the folder")
-            yield _digest_row(name, field, _digest(_png(path)), ours)
+            yield _digest_row(name, field, _digest(_png(recording.inside(record[field]))), ours)
 
 
 def _size_rows(recording: Recording, processor: VL2Processor) -> Iterator[Row]:
