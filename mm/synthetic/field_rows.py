@@ -45,6 +45,7 @@ class FieldRows:
     value_ink: Colour | None = None
     shade: Colour | None = None  # behind the labels (cells)
     leader: str = "."  # between label and value (leader)
+    enclosed: bool = False  # the box holds the label too, and the boxes touch (boxed)
 
     def _label(self, field: Field) -> str:
         return field.before + field.label + field.hint + self.colon
@@ -62,7 +63,7 @@ class FieldRows:
             case "above" | "below":
                 return max(label, value)
             case "boxed":
-                return max(label, value + em)
+                return max(label + em * self.enclosed, value + em)
             case "aligned" | "flush":
                 return self._label_width() + self.tab * em + value
             case "cells":
@@ -157,18 +158,25 @@ class FieldRows:
         first, second = self.label_pen, self.value_pen
         if self.form == "below":
             first, second = second, first
+        box_top = page.top
+        page.top += 0.1 * style.em if self.enclosed else 0.0
         upper = next_baseline(page, style, first)
-        page.top += 0.15 * style.em if self.form == "boxed" else 0.0
-        top = page.top
+        page.top += 0.15 * style.em if self.form == "boxed" and not self.enclosed else 0.0
+        top = box_top if self.enclosed else page.top
         lower = next_baseline(page, style, second)
         page.top += 0.2 * style.em if self.form == "boxed" else 0.0
         for x, field in row:
             inset = 0.5 * style.em if self.form == "boxed" else 0.0
             at_label, at_value = (lower, upper) if self.form == "below" else (upper, lower)
-            page.text(x, at_label, self._label(field), self.label_pen, self.label_ink)
+            page.text(
+                x + (inset if self.enclosed else 0.0), at_label, self._label(field), self.label_pen, self.label_ink
+            )
             page.text(x + inset, at_value, field.value, self.value_pen, self.value_ink or style.ink)
             if self.form == "boxed":
-                page.shape("frame", (x, top, x + column, page.top), style.accent, thin)
+                right = x + column + (self.gap * style.em if self.enclosed and x < row[-1][0] else 0.0)
+                page.shape("frame", (x, top, right, page.top), style.accent, thin)
+        if self.enclosed:
+            page.top -= self.pad * style.em  # the boxes touch
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,28 @@ class Framed:
             element.place(page, style, x + pad, width - 2 * pad)
         page.top += pad
         page.shape(self.kind, (x, top, x + width, page.top), style.accent, max(1, round(style.em / 10)))
+
+
+@dataclass(frozen=True)
+class WithPhoto:
+    """Elements at the right of the place of a photograph, ``size`` em wide."""
+
+    inside: Sequence[Element]
+    size: float
+
+    def natural_width(self, style: Style) -> float:
+        return max(element.natural_width(style) for element in self.inside) + (self.size + 1.0) * style.em
+
+    def place(self, page: Page, style: Style, x: float, width: float) -> None:
+        wide, top = self.size * style.em, page.top + 0.2 * style.em
+        tall, third = 1.25 * wide, wide / 3
+        page.shape("fill", (x, top, x + wide, top + tall), style.panel)
+        page.shape("ellipse", (x + third, top + 0.2 * tall, x + 2 * third, top + 0.2 * tall + third), style.soft)
+        page.shape("round", (x + 0.2 * wide, top + 0.62 * tall, x + 0.8 * wide, top + tall), style.soft)
+        page.shape("frame", (x, top, x + wide, top + tall), style.accent, max(1, round(style.em / 16)))
+        for element in self.inside:
+            element.place(page, style, x + wide + style.em, width - wide - style.em)
+        page.top = max(page.top, top + tall + 0.3 * style.em)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mm.synthetic.draft import Draft, Job
-from mm.synthetic.field_rows import Barcode, CheckRow, Field, FieldRows, Framed
+from mm.synthetic.field_rows import Barcode, CheckRow, Field, FieldRows, Framed, WithPhoto
 from mm.synthetic.fields import absent_field, make_fields, make_value
 from mm.synthetic.layout import Element, Gap, Line, Rule
 from mm.synthetic.money import date_text, time_text
@@ -60,6 +60,7 @@ def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: flo
         value_ink=blue if dice.chance(0.3) and not style.dark else None,
         shade=style.panel if dice.chance(0.5) else None,
         leader=dice.pick([".", ". ", "_", "-"]),
+        enclosed=arrangement == "boxed" and dice.chance(0.5),
     )
 
 
@@ -218,6 +219,8 @@ def _card(job: Job) -> Draft:
         arrangement = dice.pick(["inline", "aligned", "above"])
         elements.append(_rows(job, fields, arrangement, 1, 0.2))
         turns += _field_turns(job, fields)
+    if job.budget.lines > 6 and dice.chance(0.3):
+        elements = [*elements[:1], Gap(0.4), WithPhoto(elements[1:], dice.uniform(3.0, 5.5))]
     if dice.chance(0.25):
         elements.append(Barcode.draw(dice))
     framed = Framed(elements, dice.pick(["frame", "round_frame"]), dice.uniform(0.6, 1.5))

@@ -6,7 +6,7 @@ import pytest
 from mm.synthetic import documents
 from mm.synthetic.dice import Dice
 from mm.synthetic.documents import KINDS
-from mm.synthetic.field_rows import CheckRow, Field, FieldRows
+from mm.synthetic.field_rows import CheckRow, Field, FieldRows, WithPhoto
 from mm.synthetic.layout import Columns, Ends, Grid, Justified, Line, Logo, Rule, build_page, wrap
 from mm.synthetic.style import draw_style, view_scale
 
@@ -121,6 +121,19 @@ def test_fields_print_numbers_hints_and_values_on_two_rows(style, form):
     ]
     page = build_page([FieldRows(fields, 1, form, pen, pen, ":", INK, 0.0)], style, 400)
     assert page.rows() == ["1. Name (in full): Ann", "Lee", "2. Fax:"]
+
+
+def test_text_stands_beside_a_photograph_and_inside_touching_boxes(style):
+    pen = style.pen()
+    page = build_page([WithPhoto([Line("Ann Lee", pen), Line("Clerk", pen)], 4.0)], style)
+    photo = next(shape for shape in page.shapes if shape.kind == "frame").box
+    assert page.rows() == ["Ann Lee", "Clerk"] and all(op.x >= photo[2] for op in page.texts)
+    fields = [Field("Name", "Ann"), Field("Age", "7"), Field("Town", "Bath")]
+    boxes = FieldRows(fields, 2, "boxed", pen, pen, "", INK, 0.5, enclosed=True)
+    page = build_page([boxes], style, 400)
+    assert page.rows() == ["Name Age", "Ann 7", "Town", "Bath"]
+    first, second, third = (shape.box for shape in page.shapes)
+    assert first[2] == pytest.approx(second[0]) and first[3] == pytest.approx(third[1])
 
 
 def test_view_scale_matches_the_grids():
