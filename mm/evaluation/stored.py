@@ -1,7 +1,8 @@
 """Stored sets: rendered documents in a folder, with their truths in ``index.json``, so that a test needs no fonts.
 
 ``index.json`` is a list of records: file, task, style, text, glyph_height, questions (the fields of ``Question``).
-``python -m mm.evaluation.stored FOLDER --count 40`` writes such a folder from the held-out series.
+``python -m mm.evaluation.stored FOLDER --task scenes --count 14`` writes documents of a task
+into such a folder, in place of those of that task; other tasks of the folder stay.
 """
 
 import argparse
@@ -72,36 +73,50 @@ def pack_image(image: Image.Image, limit: int) -> tuple[str, bytes]:
     raise ValueError(f"a picture of {image.width}x{image.height} does not fit into {limit} bytes")
 
 
-def write_stored(folder: Path, fonts: HeldOutFonts, *, count: int, limit: int = 40_000) -> None:
-    """Render ``count`` documents, tasks in turn, into ``folder``; a picture takes at most ``limit`` bytes."""
+def write_stored(
+    folder: Path, fonts: HeldOutFonts, *, count: int, tasks: Sequence[str] = tuple(TASKS), limit: int = 40_000
+) -> None:
+    """Render ``count`` documents of each task into ``folder``; a picture takes at most ``limit`` bytes.
+
+    Raises:
+        OptionError: an unknown task.
+    """
+    renderers = {task: load_renderer(task) for task in tasks}
     folder.mkdir(parents=True, exist_ok=True)
-    records = []
-    for number in range(count):
-        task = tuple(TASKS)[number % len(TASKS)]
-        document = load_renderer(task)(FIRST_STORED + number // len(TASKS), fonts)
-        ending, data = pack_image(document.image, limit)
-        file = f"{task}_{number // len(TASKS):02d}.{ending}"
-        (folder / file).write_bytes(data)
-        records.append(
-            {
-                "file": file,
-                "task": task,
-                "style": document.style,
-                "text": document.text,
-                "glyph_height": round(document.glyph_height, 1),
-                "questions": [asdict(question) for question in document.questions],
-            }
-        )
-    (folder / "index.json").write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    index = folder / "index.json"
+    records = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else []
+    for record in [record for record in records if record["task"] in renderers]:
+        (folder / record["file"]).unlink()
+        records.remove(record)
+    for task, render in renderers.items():
+        for number in range(count):
+            document = render(FIRST_STORED + number, fonts)
+            ending, data = pack_image(document.image, limit)
+            file = f"{task}_{number:02d}.{ending}"
+            (folder / file).write_bytes(data)
+            records.append(
+                {
+                    "file": file,
+                    "task": task,
+                    "style": document.style,
+                    "text": document.text,
+                    "glyph_height": round(document.glyph_height, 1),
+                    "questions": [asdict(question) for question in document.questions],
+                }
+            )
+    index.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write a stored set."""
     parser = argparse.ArgumentParser(description="Write a stored set of held-out documents.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=42)
+    parser.add_argument("--task", action="append", help="may be given again; all tasks without it")
+    parser.add_argument("--count", type=int, default=14, help="documents of each task")
+    parser.add_argument("--fonts", type=Path, action="append", help="where the fonts are")
     arguments = parser.parse_args(argv)
-    write_stored(arguments.folder, HeldOutFonts.find(), count=arguments.count)
+    fonts = HeldOutFonts.find(arguments.fonts)
+    write_stored(arguments.folder, fonts, count=arguments.count, tasks=arguments.task or tuple(TASKS))
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.metrics import Interval, wilson
 from mm.evaluation.report import REFUSED, Report, Row, load_report
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
-from mm.evaluation.stored import load_stored, pack_image
+from mm.evaluation.stored import FIRST_STORED, load_stored, main, pack_image
 from mm.evaluation.suites import OTHER_READ_PROMPTS, Progress, evaluate, grey_out, questions_of
+from mm.evaluation.tasks import load_renderer
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
 
 STORED = Path(__file__).parents[1] / "data" / "held_out"
@@ -313,3 +314,16 @@ def test_the_command_writes_and_merges_reports(tmp_path, stored):
     refused = run.invoke(app, ["eval", "--json", str(tmp_path / "no" / "c.json")])
     assert refused.exit_code == 1
     assert "there is no folder" in " ".join(refused.output.split())
+
+
+def test_a_stored_set_is_the_series_that_was_drawn(fonts_are_here, tmp_path):
+    main([str(tmp_path), "--task", "scenes", "--task", "lines", "--count", "2"])
+    main([str(tmp_path), "--task", "grounding", "--count", "1"])
+    main([str(tmp_path), "--task", "scenes", "--count", "1"])
+    documents = load_stored(tmp_path)
+    assert {task: len(group) for task, group in documents.items()} == {"lines": 2, "grounding": 1, "scenes": 1}
+    assert len(list(tmp_path.iterdir())) == 5
+    drawn = load_renderer("scenes")(FIRST_STORED, HeldOutFonts.find())
+    assert documents["scenes"][0].questions == drawn.questions
+    assert documents["scenes"][0].image.size == drawn.image.size
+    assert {question.scorer for question in documents["grounding"][0].questions} == {"boxes"}
