@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mm.errors import OptionError
+from mm.processing.tiling import choose_resolution
 from mm.synthetic.chart_axes import NoRoomError, Typeset, ValueAxis, typeset
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import DIMENSIONS, ChartData, draw_data, draw_labels
@@ -19,7 +20,7 @@ from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, FontSet
 from mm.synthetic.sample import Sample
-from mm.synthetic.style import MAX_TILES, TILE, Style, view_scale
+from mm.synthetic.style import GRIDS, MAX_TILES, TILE, Style, view_scale
 from mm.synthetic.words import Lexicon, lexicon
 
 KINDS = ("bar", "line_chart", "pie")
@@ -27,12 +28,15 @@ KINDS = ("bar", "line_chart", "pie")
 _GRIDS = {(2, 2): 4.2, (3, 2): 2.3, (3, 3): 2.0, (1, 1): 0.7, (2, 1): 0.9, (2, 3): 0.4, (4, 2): 0.2}
 """Tiles across and down, and how often. Every larger picture takes the largest grids: 640 x 480 pixels take 3 x 3."""
 
+_CANDIDATES = tuple((across * TILE, down * TILE) for across, down in GRIDS)
+
 _EMS = {12.4: 2.0, 14.5: 3.0, 16.5: 2.2, 18.5: 1.2, 21.0: 0.6}
 """Least pixels an em after tiling, and how often; 12.5 is what 640 x 480 pixels with letters of 10 points come to."""
 
 _LEAST_ASCENT = 9.4  # pixels of a capital after tiling
 
-_BUDGET = 520  # characters of questions and answers
+_BUDGET = {2: 360, 4: 400, 6: 520, MAX_TILES: 620}
+"""Most characters of questions and answers by the number of tiles: text is cheap beside many tiles."""
 
 
 def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:
@@ -103,7 +107,9 @@ def _draw(
     strangers = [
         name for same in kinds for name in draw_labels(dice, words, same, 7, 14)[-4:] if name.lower() not in shown
     ]
-    turns = chart_turns(reading, dice, strangers, budget=_BUDGET)
+    across, down = choose_resolution((width, height), _CANDIDATES)
+    tiles = across * down // TILE**2
+    turns = chart_turns(reading, dice, strangers, budget=next(most for upto, most in _BUDGET.items() if tiles <= upto))
     image, glyphs = finish(canvas.picture(), canvas.glyphs(), _as_style(look, fonts, em), dice, 0.6 * level)
     factor = min(width / image.width, height / image.height)
     if factor < 1.0:  # a turned picture is larger; back to its tiles

@@ -150,15 +150,15 @@ def _spell(cell: str, number: float) -> str:
 
 
 def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
-    """The Markdown table or a column on most samples, and two to five questions."""
+    """The Markdown table or a column on most samples, and three to seven questions."""
     turns = []
     if dice.chance(0.62):
         turns.append(ask_about(dice, "table", markdown(table.head, table.rows)))
     elif dice.chance(0.5):
         turns.append(_column_turn(table, dice))
     left = _BUDGET - sum(len(turn.answer) + len(turn.question) for turn in turns)
-    wanted = len(turns) + dice.integer(2, 5)
-    first = [_cell_turn] * dice.chance(0.75) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
+    wanted = len(turns) + dice.integer(3, 7)
+    first = [_cell_turn] * dice.integer(0, 2) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
     families = {
         _cell_turn: 4.0,
         _count_turn: 1.6,
@@ -167,7 +167,7 @@ def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
         _pair_turn: 1.4,
         _which_turn: 0.8,
     }
-    for attempt in range(20):
+    for attempt in range(24):
         if len(turns) >= wanted:
             break
         turn = (first[attempt] if attempt < len(first) else dice.weighted(families))(table, dice)
