@@ -257,7 +257,8 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         stranger = _stranger(sample, dice, fonts)
         turns += [stranger] if stranger is not None else []
     if len(turns) < 2 or dice.chance(0.15):
-        turns += dice.sample([turn for turn in sample.turns if len(turn.answer) < 60] or sample.turns, 1)
+        short = [turn for turn in sample.turns if len(turn.answer) < 60]
+        turns += dice.sample(short if short or turns else sample.turns, 1)
     unique = {turn.question: turn for turn in turns}
     turns = dice.shuffled(list(unique.values()))
     return Sample(sample.image, tuple(turns), sample.glyphs, sample.text, sample.fields, kind)
