@@ -74,7 +74,7 @@ def pack_image(image: Image.Image, limit: int) -> tuple[str, bytes]:
 
 
 def write_stored(
-    folder: Path, fonts: HeldOutFonts, *, count: int, tasks: Sequence[str] = tuple(TASKS), limit: int = 40_000
+    folder: Path, fonts: HeldOutFonts, *, count: int, tasks: Sequence[str] = tuple(TASKS), limit: int = 80_000
 ) -> None:
     """Render ``count`` documents of each task into ``folder``; a picture takes at most ``limit`` bytes.
 
