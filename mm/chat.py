@@ -3,6 +3,7 @@
 Which special tokens are control tokens is decided here, part by part; everything else in a text is plain characters.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -17,6 +18,9 @@ GROUNDING_TOKENS = frozenset({"<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|g
 CONTROL_TOKENS = frozenset(
     {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<|User|>", "<|Assistant|>"}
 )
+
+# What stands for an image in the official form: of DeepSeek-VL2, and of DeepSeek-VL and Janus.
+IMAGE_TAGS = ("<image>", "<image_placeholder>")
 
 # The instructions that the bundled models are trained on, word for word.
 TASK_PROMPTS = {
@@ -112,19 +116,19 @@ def user_message(
     images: Sequence[ImageSource] = (),
     *,
     special_tokens: SpecialTokens = "auto",
-    image_tag: str = "<image>",
+    image_tags: Sequence[str] = IMAGE_TAGS,
 ) -> Message:
     """One question about some images.
 
-    Each image stands in front of the text on its own line, unless the text has exactly one ``image_tag`` for every
-    image: then the images stand where the tags are.
+    Each image stands in front of the text on its own line, unless the text has exactly one image tag for every image:
+    then the images stand where the tags are.
 
     Args:
         text: the question.
         images: what the question is about, in order.
         special_tokens: "auto" honours the image tag and the ref/det/grounding tokens, "all" also the begin, end, pad
             and role tokens, "none" takes every character of the text as text, the image tag too.
-        image_tag: the tag that stands for an image.
+        image_tags: the tags that stand for an image.
 
     Raises:
         PromptError: the text is empty, or its image tags do not match the images.
@@ -136,14 +140,14 @@ def user_message(
         raise PromptError("the question is empty. Write what you want to know about the image")
     _check_image_list(images, "images")
     special = _special_of_string(special_tokens)
-    num_tags = 0 if special_tokens == "none" else text.count(image_tag)
+    num_tags = 0 if special_tokens == "none" else _count_tags(text, image_tags)
     if num_tags == 0:
         parts: list[Part] = _image_lines(images)
         parts.append(TextPart(text, special))
         return Message("user", tuple(parts))
     if num_tags != len(images):
-        raise PromptError(_tag_mismatch("the question", num_tags, len(images), image_tag))
-    return Message("user", _place_images(text, images, special, image_tag))
+        raise PromptError(_tag_mismatch("the question", num_tags, len(images), image_tags))
+    return Message("user", _place_images(text, images, special, image_tags))
 
 
 def task_message(task: str, images: Sequence[ImageSource], query: str | None = None) -> Message:
@@ -169,7 +173,7 @@ def task_message(task: str, images: Sequence[ImageSource], query: str | None = N
 def parse_messages(
     messages: Sequence[Mapping[str, Any] | Message],
     *,
-    image_tag: str = "<image>",
+    image_tags: Sequence[str] = IMAGE_TAGS,
     special_tokens: SpecialTokens = "auto",
 ) -> tuple[Message, ...]:
     """Turn a conversation in any of the three forms into ``Message`` records. The caller's objects are not changed.
@@ -185,7 +189,7 @@ def parse_messages(
     Args:
         messages: the conversation; a first message may have the role "system". An answer that is not empty at the end
             is continued.
-        image_tag: the tag of the official form.
+        image_tags: the tags of the official form.
         special_tokens: "auto": content strings honour ref/det/grounding tokens and, in user messages, the image tag;
             content parts are plain text. "all": begin, end, pad and role tokens are control tokens as well, in both.
             "none": all text is plain; images of the official form then stand in front of the text.
@@ -198,7 +202,7 @@ def parse_messages(
     if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
         raise PromptError(f"messages must be a list of messages, got {type(messages).__name__}. Example: [{_EXAMPLE}]")
     parsed = [
-        message if isinstance(message, Message) else _parse_message(message, index, image_tag, special_tokens)
+        message if isinstance(message, Message) else _parse_message(message, index, image_tags, special_tokens)
         for index, message in enumerate(messages)
     ]
     return check_order(parsed)
@@ -244,11 +248,11 @@ def split_text(
     """
     _check_image_list(images, "images")
     if text.count(image_tag) != len(images):
-        raise PromptError(_tag_mismatch("the prompt", text.count(image_tag), len(images), image_tag))
-    return _place_images(text, images, special, image_tag)
+        raise PromptError(_tag_mismatch("the prompt", text.count(image_tag), len(images), (image_tag,)))
+    return _place_images(text, images, special, (image_tag,))
 
 
-def _parse_message(message: object, index: int, image_tag: str, special_tokens: SpecialTokens) -> Message:
+def _parse_message(message: object, index: int, image_tags: Sequence[str], special_tokens: SpecialTokens) -> Message:
     place = f"message {index}"
     if not isinstance(message, Mapping):
         raise PromptError(f"{place} must be a dict, got {type(message).__name__}. Example: {_EXAMPLE}")
@@ -269,7 +273,7 @@ def _parse_message(message: object, index: int, image_tag: str, special_tokens: 
     images = [] if images is None else images
     _check_image_list(images, f"{place}: images")
     if isinstance(content, str):
-        return Message(role, _parse_string(content, images, role, place, image_tag, special_tokens))
+        return Message(role, _parse_string(content, images, role, place, image_tags, special_tokens))
     if content is None and role == "assistant":
         return Message(role, ())
     if isinstance(content, Sequence) and not isinstance(content, (bytes, bytearray)):
@@ -284,17 +288,17 @@ def _parse_string(
     images: Sequence[ImageSource],
     role: Role,
     place: str,
-    image_tag: str,
+    image_tags: Sequence[str],
     special_tokens: SpecialTokens,
 ) -> tuple[Part, ...]:
     special = _special_of_string(special_tokens)
     if special_tokens == "none" or role != "user":
         lines = _image_lines(images)
         return (*lines, TextPart(text, special)) if text or not lines else tuple(lines)
-    num_tags = text.count(image_tag)
+    num_tags = _count_tags(text, image_tags)
     if num_tags != len(images):
-        raise PromptError(_tag_mismatch(place, num_tags, len(images), image_tag))
-    return _place_images(text, images, special, image_tag)
+        raise PromptError(_tag_mismatch(place, num_tags, len(images), image_tags))
+    return _place_images(text, images, special, image_tags)
 
 
 def _parse_parts(content: Sequence[Any], place: str, special_tokens: SpecialTokens) -> tuple[Part, ...]:
@@ -366,9 +370,9 @@ def _image_lines(images: Sequence[ImageSource]) -> list[Part]:
 
 
 def _place_images(
-    text: str, images: Sequence[ImageSource], special: frozenset[str], image_tag: str
+    text: str, images: Sequence[ImageSource], special: frozenset[str], image_tags: Sequence[str]
 ) -> tuple[Part, ...]:
-    pieces = text.split(image_tag)
+    pieces = re.split("|".join(map(re.escape, image_tags)), text)
     assert len(pieces) == len(images) + 1
     parts: list[Part] = [TextPart(pieces[0], special)]
     for image, piece in zip(images, pieces[1:], strict=True):
@@ -382,7 +386,12 @@ def _special_of_string(special_tokens: SpecialTokens) -> frozenset[str]:
     return GROUNDING_TOKENS | CONTROL_TOKENS if special_tokens == "all" else GROUNDING_TOKENS
 
 
-def _tag_mismatch(place: str, num_tags: int, num_images: int, image_tag: str) -> str:
+def _count_tags(text: str, image_tags: Sequence[str]) -> int:
+    return sum(text.count(tag) for tag in image_tags)
+
+
+def _tag_mismatch(place: str, num_tags: int, num_images: int, image_tags: Sequence[str]) -> str:
+    image_tag = image_tags[0]
     return (
         f"{place} has {num_tags} {image_tag} {'tag' if num_tags == 1 else 'tags'} but {num_images} "
         f"{'image' if num_images == 1 else 'images'}. Write {image_tag} once for each image, in order, "

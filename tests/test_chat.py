@@ -244,3 +244,17 @@ def test_display() -> None:
     assert template.display([("user", "Hi"), ("assistant", "")]) == "<|User|>: Hi\n\n<|Assistant|>:"
     turns = template.display([("user", "Hi"), ("assistant", "Yo"), ("user", "Eh"), ("assistant", "")])
     assert turns == "<|User|>: Hi\n\n<|Assistant|>: Yo<｜end▁of▁sentence｜><|User|>: Eh\n\n<|Assistant|>:"
+
+
+def test_the_image_tags_of_both_official_forms() -> None:
+    assert user_message("<image_placeholder>\nWhat?", ["a.png"]) == user_message("<image>\nWhat?", ["a.png"])
+    (message,) = parse_messages(
+        [{"role": "<|User|>", "content": "<image_placeholder> or <image>?", "images": ["a.png", "b.png"]}]
+    )
+    assert message.images == ("a.png", "b.png")
+    (plain,) = parse_messages([{"role": "user", "content": "<image_placeholder>"}], special_tokens="none")
+    assert plain.parts == (TextPart("<image_placeholder>"),)
+    (other,) = parse_messages(
+        [{"role": "user", "content": "<image> <image_placeholder>", "images": ["a.png"]}], image_tags=("<image>",)
+    )
+    assert len(other.images) == 1

@@ -96,7 +96,7 @@ def read_inputs(recording: Recording, entry: Mapping[str, Any], processor: Proce
         apply = bool(entry.get("apply_sft_format"))
         prompt = recording.need(entry, "raw_prompt", str)
         return processor.process_prompt(prompt, images, apply_template=apply, official_images=True)
-    messages = parse_messages(named, image_tag=processor.spec.image_token)
+    messages = parse_messages(named, image_tags=(processor.spec.image_token,))
     return processor.process(messages, official_images=True)
 
 
