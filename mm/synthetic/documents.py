@@ -121,7 +121,7 @@ def _compose(kind: str, dice: Dice, fonts: FontSet, level: float, squeeze: float
     across, down = dice.pick([grid for grid in grids if grid[0] * grid[1] == largest])
     if kind in {"word", "line"}:
         across, down = (1 if kind == "word" else dice.integer(1, max(1, round(4 * level)))), 1
-    seen = _em(dice, level, 6.0 if kind == "paragraph" else 3.0)  # em as the model sees it
+    seen = _em(dice, level, 4.5 if kind == "paragraph" else 3.0)  # em as the model sees it
     sharper, finer = dice.uniform(1.0, 1.5), dice.uniform(1.5, 2.6)
     zoom = dice.weighted({1.0: 4, dice.uniform(0.75, 1.0): 1.5, sharper: 3, finer: 1.2 * level})
     if across * down >= 6:

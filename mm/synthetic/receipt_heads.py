@@ -200,7 +200,7 @@ def add_date(paper: Paper, align: str, known: list[Fact]) -> list[Fact]:
     dated, timed = _labelled(paper, date), dice.pick(["", "", "", "Time: ", "Time ", "at "]) + time
     fact, more = known[0], [fact for fact in known[1:4] if len(fact.text(joint)) <= job.budget.columns // 2 - 2]
     other = fact.text(joint)
-    form = dice.weighted({"line": 3.5, "ends": 2.5, "split": 2, "two": 1.2, "beside": 4, "row": 2, "pairs": 1.8,
+    form = dice.weighted({"line": 3.5, "ends": 2.5, "split": 2, "two": 1.2, "beside": 5, "row": 2, "pairs": 1.8,
                           "columns": 1.2, "head": 0.7})  # fmt: skip
     space, used, with_time = job.budget.columns, [], False
     sep = dice.pick(["  ", " ", " | ", " - ", ", ", " / ", "; ", "   ", " * "])
