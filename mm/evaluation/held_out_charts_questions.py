@@ -87,11 +87,11 @@ class Shown:
 
     def number(self, s: int, i: int) -> float:
         """The value as it can be read: a printed percent is what is printed."""
+        if not self.percents:
+            return self.data.values[s][i]
         if self.figures is not None:
-            return float(self.figures[s][i].strip("%$€£").replace(",", ""))
-        if self.percents:
-            return 100 * self.data.values[s][i] / sum(self.data.values[s])
-        return self.data.values[s][i]
+            return float(self.figures[s][i].removesuffix("%"))
+        return 100 * self.data.values[s][i] / sum(self.data.values[s])
 
 
 def _ask(rng: Generator, wording: str, /, **blanks: str) -> str:
