@@ -2,12 +2,15 @@
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from mm.errors import ResourceError
 from mm.evaluation.held_out_canvas import Document
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.tasks import load_renderer
@@ -36,6 +39,7 @@ class Painter:
 
         Raises:
             OptionError: an unknown task.
+            ResourceError: a process ended by itself.
         """
         if self._pool is None:
             render = load_renderer(task)
@@ -44,9 +48,16 @@ class Painter:
         errands = deque(numbers[start : start + DRAWN_TOGETHER] for start in range(0, len(numbers), DRAWN_TOGETHER))
         running: deque[Future[list[Document]]] = deque()
         while errands or running:
-            while errands and len(running) < ERRANDS_AHEAD * self._workers:
-                running.append(self._pool.submit(_draw, task, errands.popleft(), self._fonts))
-            yield from running.popleft().result()
+            try:
+                while errands and len(running) < ERRANDS_AHEAD * self._workers:
+                    running.append(self._pool.submit(_draw, task, errands.popleft(), self._fonts))
+                drawn = running.popleft().result()
+            except BrokenProcessPool as error:
+                raise ResourceError(
+                    "a process that draws pictures was ended from outside, perhaps for want of memory. "
+                    f"Use fewer than {self._workers} workers (--workers)"
+                ) from error
+            yield from drawn
 
 
 @contextmanager
@@ -66,11 +77,16 @@ def open_painter(workers: int, folders: Sequence[Path] | None = None) -> Iterato
     if workers == 0:
         yield Painter(fonts, None, 0)
         return
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield Painter(fonts, pool, workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin() -> None:
+    """Ctrl-C is for the process that reads."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _draw(task: str, numbers: range, fonts: HeldOutFonts) -> list[Document]:

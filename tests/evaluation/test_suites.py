@@ -2,7 +2,12 @@
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from mm.errors import InputError, OptionError, ResourceError
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.metrics import Interval, wilson
+from mm.evaluation.rendering import Painter
 from mm.evaluation.report import REFUSED, Report, Row, load_report
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import FIRST_STORED, load_stored, main, pack_image
@@ -292,6 +298,15 @@ def test_pictures_do_not_depend_on_the_number_of_workers(fonts_are_here):
         report = evaluate(reader, tasks=("lines", "scenes"), limit=20, control_limit=1, workers=workers)
         seen.append((reader.seen, report.rows, report.answers))
     assert seen[0] == seen[1]
+
+
+def test_a_lost_worker_is_explained(fonts_are_here):
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        painter = Painter(HeldOutFonts.find(), pool, 1)
+        with suppress(BrokenProcessPool):
+            pool.submit(os._exit, 1).result()
+        with pytest.raises(ResourceError, match="ended from outside.*Use fewer than 1 workers"):
+            list(painter.documents("lines", range(3)))
 
 
 @pytest.fixture
