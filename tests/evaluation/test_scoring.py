@@ -1,5 +1,6 @@
 """How answers are compared: each scorer on right, wrong and malformed output."""
 
+import numpy as np
 import pytest
 
 from mm.evaluation.captions import parse_caption, same_caption
@@ -283,3 +284,34 @@ def test_table_cells_unescape_bars():
 def test_transcription_counts_edits():
     assert mark("transcription", "Total 12", "Total 13") == Mark(1, 8)
     assert SCORERS["transcription"].measure == "errors"
+
+
+def test_what_training_teaches_to_write_is_understood():
+    """Scorers and training state the forms of answers apart from each other; here they are compared."""
+    from mm.synthetic.dice import Dice
+    from mm.synthetic.sample import ABSENT_ANSWER
+    from mm.synthetic.scene_layout import draw_scene
+
+    assert says_absent(ABSENT_ANSWER)
+    dice = Dice(np.random.default_rng(3))
+    for _ in range(100):
+        scene = draw_scene(dice, (192, 192), 1.0)
+        claim = parse_caption(scene.caption())
+        assert claim is not None
+        wanted = tuple((group.count, group.size, group.colour, group.shape) for group in scene.groups)
+        place = scene.place.removeprefix("at the ").removeprefix("in the ")
+        assert (claim.groups, claim.layout, claim.place) == (wanted, scene.layout, place)
+        assert claim.background == scene.background
+
+
+def test_conclusions_of_training_are_understood():
+    from mm.synthetic.chart_questions import final_answer
+
+    for text, label in (
+        ("Tea: 12; Milk: 30\nHighest: Milk (30)", "Milk"),
+        ("Milk: 30; Tea: 12\nDifference: 30 - 12 = 18", "18"),
+        ("Jan: 12 / 3; Feb: 5 / 30\nHighest: Feb, Milk (30)", "Feb, Milk"),
+        ("Milk: 30; Tea: 12\nHigher: Milk (30)", "Milk"),
+    ):
+        assert mark("conclusion", text, label) == RIGHT
+        assert mark("conclusion", final_answer(text), label) == RIGHT
