@@ -7,6 +7,8 @@ missing, and no longer word of an item or a label may be printed.
 
 import re
 from collections.abc import Collection, Sequence
+from functools import lru_cache
+from importlib import resources
 
 from mm.synthetic.draft import Job
 from mm.synthetic.fields import labels
@@ -25,6 +27,9 @@ _MONEY = (
 _STREET = (
     r"street|\bst\b|\bave|\brd\b|road|\bln\b|lane|drive|\bdr\b|way\b|blvd|court|place|square|close|terrace|hwy|address|"
     r"\d{5}|\b[a-z]{1,2}\d{1,2} \d[a-z]{2}\b|location|branch|\bcity|town"
+)
+_WORDS_OF_TOTAL = (
+    r"total|amount|\bsum\b|due|pay|paid|price|cost|balance|spent|spend|bill"  # amounts in prose are no totals
 )
 _CLUES = {
     "phone": r"tel|phone|\bph\b|call|mobile|fax|hotline|contact|\d{3}[-. )]+\d{3}|\+\d|\d\d \d\d \d\d|\d{7}|\bt:",
@@ -57,11 +62,11 @@ _ALWAYS_KNOWN = {"receipt": _SPEND, "form": _RECORD, "table": _RECORD, "screen":
 """Kinds of questions by kind of document; plain text may be asked for everything, its store too."""
 
 _WAYS = {
-    "receipt": {"kind": 4.0, "item": 4.0, "label": 2.0, "line": 0.7, "foreign": 2.0},
-    "form": {"kind": 3.0, "item": 1.0, "line": 0.7, "foreign": 2.0, "box": 0.5},
-    "table": {"kind": 2.0, "item": 1.0, "cell": 3.0, "line": 0.5, "foreign": 1.5},
-    "screen": {"kind": 3.0, "item": 1.0, "label": 2.0, "line": 0.7, "foreign": 2.0, "box": 0.5},
-    "": {"kind": 3.0, "item": 2.0, "label": 2.0, "line": 2.0, "foreign": 2.0},
+    "receipt": {"kind": 4.0, "item": 4.0, "label": 1.0, "fact": 3.0, "line": 0.7, "foreign": 2.0},
+    "form": {"kind": 3.0, "item": 1.0, "fact": 6.0, "line": 0.7, "foreign": 2.0, "box": 0.5},
+    "table": {"kind": 2.0, "item": 1.0, "fact": 1.5, "cell": 3.0, "line": 0.5, "foreign": 1.5},
+    "screen": {"kind": 3.0, "item": 1.0, "label": 1.0, "fact": 2.5, "line": 0.7, "foreign": 2.0, "box": 0.5},
+    "": {"kind": 3.0, "item": 2.0, "label": 1.0, "fact": 2.0, "line": 2.0, "foreign": 2.0},
 }
 _LABEL_CLUES = {"date": _DATE, "time": _CLUES["time"], "phone": _CLUES["phone"], "email": "@|mail",
                 "url": _CLUES["website"], "street": _STREET, "money": _MONEY, "percent": "%|percent|rate",
@@ -77,6 +82,14 @@ _STOP_TEXT = """
 """
 _STOP = frozenset(_STOP_TEXT.split())
 """Words of questions that say nothing about what is asked for."""
+
+
+@lru_cache(maxsize=1)
+def facts() -> tuple[tuple[tuple[str, ...], str], ...]:
+    """Names of facts that documents may lack with what must not be printed, from ``data/absent_labels.txt``."""
+    text = resources.files("mm.synthetic").joinpath("data/absent_labels.txt").read_text(encoding="utf-8")
+    rows = [line.split(" = ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+    return tuple((tuple(names.split(";")), clue) for names, clue in rows)
 
 
 def absent_turns(
@@ -111,7 +124,15 @@ def _draw(job: Job, way: str, kind: str, rows: Sequence[str], text: str, present
     match way:
         case "kind":
             name = dice.pick(_ALWAYS_KNOWN.get(kind, tuple(_CLUES)))
-            return None if name in present or re.search(_CLUES[name], text) else question(dice, name)
+            clue = _WORDS_OF_TOTAL if name == "total" and kind not in _ALWAYS_KNOWN else _CLUES[name]
+            return None if name in present or re.search(clue, text) else question(dice, name)
+        case "fact":
+            fact, clue = dice.pick(facts())
+            if re.search(clue, text):
+                return None
+            if "birth" in clue and dice.chance(0.6):
+                return question(dice, "birth")
+            return question(dice, "field", label=spoken(dice, dice.pick(fact)))
         case "item":
             item = words.entry(dice, "items") if dice.chance(0.7) else words.title(dice, dice.integer(1, 2))
             form = dice.weighted({"price": 5, "quantity": 1, "unit_price": 0.7})

@@ -43,7 +43,7 @@ KINDS = tuple(RENDERERS)
 MAX_CHARACTERS = 900
 """Longest transcription that is rendered; nothing longer is promised of the model."""
 
-ABSENT_SHARE = 0.15
+ABSENT_SHARE = 0.18
 """Share of the documents that are asked for something that they do not show (beside the fields that forms lack)."""
 
 MAX_PIXELS = 1_600_000

@@ -1,7 +1,9 @@
+import re
+
 import numpy as np
 import pytest
 
-from mm.synthetic.absent import absent_turns, unprinted
+from mm.synthetic.absent import absent_turns, facts, unprinted
 from mm.synthetic.dice import Dice
 from mm.synthetic.draft import Job
 from mm.synthetic.sample import ABSENT_ANSWER
@@ -38,3 +40,17 @@ def test_questions_avoid_every_clue(job):
 def test_as_many_as_asked_for(job, kind):
     drawn = [len(absent_turns(job, kind, ["Quiet morning"], (), 2)) for _ in range(40)]
     assert max(drawn) == 2 and sum(drawn) > 70
+
+
+def test_facts_are_asked_for_beside_others_of_their_type(job):
+    """A passport number where a member's number is printed: the nearest miss."""
+    rows = ["Member ID: AB-1234", "Date of visit: 2024-05-06"]
+    texts = [turn.question.lower() for _ in range(600) for turn in absent_turns(job, "form", rows, (), 1)]
+    assert any("passport" in text for text in texts) and any("born" in text or "birth" in text for text in texts)
+    assert not any("member" in text for text in texts)
+
+
+def test_the_name_of_a_fact_is_among_its_own_clues():
+    for names, clue in facts():
+        for name in names:
+            assert name and (re.search(clue, name.lower()) or names[0] in {"Team", "Flight number"}), (name, clue)
