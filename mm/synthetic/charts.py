@@ -25,7 +25,7 @@ from mm.synthetic.words import Lexicon, lexicon
 
 KINDS = ("bar", "line_chart", "pie")
 
-_GRIDS = {(2, 2): 4.2, (3, 2): 2.3, (3, 3): 2.0, (1, 1): 0.7, (2, 1): 0.9, (2, 3): 0.4, (4, 2): 0.2}
+_GRIDS = {(2, 2): 4.4, (3, 2): 2.2, (3, 3): 1.9, (1, 1): 0.7, (2, 1): 1.1, (1, 2): 0.15, (2, 3): 0.4, (4, 2): 0.2}
 """Tiles across and down, and how often. Every larger picture takes the largest grids: 640 x 480 pixels take 3 x 3."""
 
 _CANDIDATES = tuple((across * TILE, down * TILE) for across, down in GRIDS)
@@ -174,7 +174,7 @@ def _draw_plot(
     if several and not stacked and bar:
         room = room // num_series + 1
     most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
-    share = {True: 0.85 if stacked else 0.72 if several else 0.7, False: 0.75 if num_series == 1 else 0.4}
+    share = {True: 0.85 if stacked else 0.72 if several else 0.7, False: 0.85 if num_series == 1 else 0.5}
     printed = dice.chance(share[bar]) and num_series < 3 + 2 * bar
     data = draw_data(
         dice,
@@ -182,7 +182,7 @@ def _draw_plot(
         shape="bar" if bar else "line",
         num_categories=_count(dice, 2 if bar else 3, most, level, ease),
         num_series=num_series,
-        longest=max(4, min(18, int(ems * 0.3))),
+        longest=max(4, min(18, int(ems * 0.28), int(canvas.height / pens.em * (0.6 if horizontal else 0.4)))),
         title_room=int(ems * 1.9),
     )
     if not bar and printed:
@@ -268,7 +268,11 @@ def _draw_pie(
         labels=dice.weighted({"legend": 7.2, "outside": 2.6, "inside": 0.8 - 0.4 * ease}),
         figures=dice.weighted({"percent": 4, "value": 2, "both": 0.6, "": 3.6}),
         figures_at=dice.weighted({"slice": 4, "label": 3.5, "out": 1.5}),
-        legend=dice.weighted({"right": 6, "bottom": 2, "left": 1, "top": 1}),
+        legend=dice.weighted(
+            {"right": 6, "left": 1, "bottom": 1.2, "top": 0.6}
+            if canvas.width > 1.15 * canvas.height
+            else {"right": 2, "left": 0.3, "bottom": 3, "top": 1.5}
+        ),
         percent_decimals=dice.pick([0, 1, 1]),
         shuffled=dice.chance(0.25),
     )
