@@ -18,13 +18,14 @@ from mm.synthetic.fonts import FontSet
 from mm.synthetic.forms import form
 from mm.synthetic.layout import build_page
 from mm.synthetic.page import Page
+from mm.synthetic.paragraphs import paragraph
 from mm.synthetic.questions import line_turns, read_all
 from mm.synthetic.receipts import receipt
 from mm.synthetic.sample import Sample, Turn
 from mm.synthetic.screens import screen
 from mm.synthetic.style import GRIDS, TILE, Budget, draw_style, view_scale
 from mm.synthetic.tables import table
-from mm.synthetic.texts import line, lines, paragraph, word
+from mm.synthetic.texts import line, lines, word
 from mm.synthetic.words import lexicon
 
 RENDERERS: Mapping[str, Callable[[Job], Draft]] = {
