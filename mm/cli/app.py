@@ -1,6 +1,5 @@
 """The command line. Each command imports what it needs when it runs, so that ``mm --help`` costs nothing."""
 
-import atexit
 import io
 import os
 import sys
@@ -82,23 +81,4 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # bytes that are no text are shown as such, and stop nothing
             stream.reconfigure(errors="replace" if stream is sys.stdin else "backslashreplace")
-    # Registered before anything else, so it runs after everything else that is to happen at the end.
-    status = [0]
-    atexit.register(_leave, status)
-    try:
-        app(prog_name="mm")
-    except SystemExit as end:
-        status[0] = end.code if isinstance(end.code, int) else int(end.code is not None)
-        raise
-
-
-def _leave(status: list[int]) -> None:
-    """End the process here if torch is loaded: its threads can abort it while the interpreter is taken down."""
-    if "torch" not in sys.modules:
-        return
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError):  # nobody reads any more, or the disk is full
-        status[0] = status[0] or 1
-    os._exit(status[0])
+    app(prog_name="mm")

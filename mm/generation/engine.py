@@ -9,6 +9,7 @@ decode loop.
 """
 
 import atexit
+import os
 import threading
 import time
 import weakref
@@ -24,7 +25,7 @@ from mm.errors import BusyError, OptionError, ResourceError
 from mm.generation.handle import Handle
 from mm.generation.prompt import token_keys
 from mm.generation.row import Row
-from mm.generation.scheduler import Embed, Scheduler, Statistics, Task
+from mm.generation.scheduler import Embed, Intake, Scheduler, Statistics, Task
 from mm.generation.text import PREFILL_CHUNK
 
 DEFAULT_SLOTS = 16
@@ -83,7 +84,7 @@ class Engine:
         )
         self._worker: threading.Thread | None = None
         # The thread knows the scheduler, not the engine: when nobody has the engine any more, this ends the thread.
-        weakref.finalize(self, _close, self._scheduler).atexit = False
+        weakref.finalize(self, self._scheduler.intake.close).atexit = False
 
     @property
     def statistics(self) -> Statistics:
@@ -129,6 +130,11 @@ class Engine:
             inputs=inputs, keys=keys, row=row, handle=handle, cancel=cancel, on_piece=on_piece, on_logits=on_logits
         )
         intake = self._scheduler.intake
+        if intake.is_foreign:
+            raise ResourceError(
+                "the engine was started before this process was forked, and its thread did not come along. Make a new "
+                "one here, or start processes with multiprocessing's 'spawn'."
+            )
         deadline = None if timeout is None else time.monotonic() + timeout
         with intake.changed:
             while not intake.closed and len(intake.waiting) >= self.max_waiting:
@@ -142,16 +148,14 @@ class Engine:
             if intake.closed:
                 raise ResourceError("the engine is closed. Make a new one.")
             if self._worker is None:
-                self._worker = threading.Thread(target=_work, args=(self._scheduler,), name="mm-engine", daemon=True)
-                self._worker.start()
-                _workers[self._worker] = self._scheduler
+                self._worker = _start(self._scheduler)
             intake.waiting.append(task)
             intake.changed.notify_all()
         return handle
 
     def close(self) -> None:
         """End the thread within one step and give the memory back. What still runs or waits ends as "cancelled"."""
-        _close(self._scheduler)
+        self._scheduler.intake.close()
         if self._worker is not None and self._worker is not threading.current_thread():
             self._worker.join()
 
@@ -164,37 +168,61 @@ class Engine:
         self.close()
 
 
-_workers: weakref.WeakKeyDictionary[threading.Thread, Scheduler] = weakref.WeakKeyDictionary()
+# Threads that run, each with the intake whose closing ends it. They are held here until they have ended to their last
+# instruction: a thread that frees a model while the interpreter is taken down aborts the process (torch gives up the
+# interpreter's lock when it frees a tensor, and would never get it back).
+_workers: dict[threading.Thread, Intake] = {}
+
+
+def _start(scheduler: Scheduler) -> threading.Thread:
+    for thread in list(_workers):
+        if not thread.is_alive():
+            _workers.pop(thread, None)
+    worker = threading.Thread(target=_work, args=(scheduler,), name="mm-engine", daemon=True)
+    scheduler.intake.process = os.getpid()
+    worker.start()
+    _workers[worker] = scheduler.intake
+    return worker
+
+
+def _has_work(scheduler: Scheduler) -> bool:
+    """Wait for a request, or for the end; False at the end."""
+    intake = scheduler.intake
+    with intake.changed:
+        intake.changed.wait_for(lambda: intake.closed or not scheduler.idle)
+        return not intake.closed
 
 
 def _work(scheduler: Scheduler) -> None:
     """The engine's thread."""
-    if scheduler.device.type == "cuda":
-        torch.cuda.set_device(scheduler.device)
-    intake = scheduler.intake
-    with torch.inference_mode():
-        while True:
-            with intake.changed:
-                intake.changed.wait_for(lambda: intake.closed or not scheduler.idle)
-                if intake.closed:
-                    break
-            try:
-                scheduler.step()
-            except BaseException as error:  # not of one request: a decode step failed
-                scheduler.end_begun(error)
-        scheduler.end_begun(None)
-        scheduler.end_waiting()
-
-
-def _close(scheduler: Scheduler) -> None:
-    with scheduler.intake.changed:
-        scheduler.intake.closed = True
-        scheduler.intake.changed.notify_all()
+    intake, error = scheduler.intake, None
+    try:
+        if scheduler.device.type == "cuda":
+            torch.cuda.set_device(scheduler.device)
+        with torch.inference_mode():
+            while _has_work(scheduler):
+                try:
+                    scheduler.step()
+                except BaseException as failure:  # not of one request: a decode step failed
+                    scheduler.end_begun(failure)
+    except BaseException as failure:
+        error = failure
+        raise
+    finally:  # nobody may wait for a thread that has ended
+        intake.close()
+        scheduler.end_begun(error)
+        scheduler.end_waiting(error)
 
 
 @atexit.register
 def _close_all() -> None:
-    """A thread that is inside torch while the interpreter is taken down can crash the process."""
-    for worker, scheduler in list(_workers.items()):
-        _close(scheduler)
-        worker.join(timeout=10)
+    """Wait for all threads, each for the end of its step."""
+    for intake in list(_workers.values()):
+        intake.close()
+    for worker in list(_workers):
+        while worker.is_alive():
+            worker.join(timeout=0.5)  # without a limit, Ctrl-C would not get through everywhere
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_workers.clear)

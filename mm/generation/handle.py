@@ -122,7 +122,12 @@ class Handle:
             self._tell()
             at_end, self._at_end = self._at_end, []
         for call in at_end:
-            call()
+            try:
+                call()
+            except BaseException as own:  # told as from any thread; the engine goes on
+                threading.excepthook(
+                    threading.ExceptHookArgs((type(own), own, own.__traceback__, threading.current_thread()))
+                )
 
     def _tell(self) -> None:
         self._changed.notify_all()

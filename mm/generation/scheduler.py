@@ -11,6 +11,7 @@ at once. Running requests hold the first n rows of the cache, so that a step com
 Letters: B rows computed, V vocabulary.
 """
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -81,6 +82,19 @@ class Intake:
     changed: threading.Condition = field(default_factory=threading.Condition)
     waiting: deque[Task] = field(default_factory=deque)
     closed: bool = False
+    process: int | None = None  # where the engine's thread was started
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether this is a forked process's copy, whose lock may be held by a thread that is not here."""
+        return self.process not in (None, os.getpid())
+
+    def close(self) -> None:
+        """Take nothing in any more; the engine's thread ends within a step."""
+        if not self.is_foreign:
+            with self.changed:
+                self.closed = True
+                self.changed.notify_all()
 
     def tasks(self) -> list[Task]:
         """Those that wait now, longest first."""
@@ -165,10 +179,10 @@ class Scheduler:
         for task in tasks:
             self._finish(task, error)
 
-    def end_waiting(self) -> None:
-        """End every request that waits, as cancelled."""
+    def end_waiting(self, error: BaseException | None) -> None:
+        """End every request that waits, likewise."""
         for task in self.intake.tasks():
-            self._end(task)
+            self._end(task, error)
 
     def _begun(self) -> list[Task]:
         return [*self.running, self.prefilling] if self.prefilling else list(self.running)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -573,14 +574,81 @@ def test_an_engine_that_is_dropped_takes_its_thread_and_memory_with_it(decoder, 
     assert scheduler() is None
 
 
-def test_a_process_may_end_in_the_middle_of_an_answer():
-    program = (
-        "import torch\n"
-        "from mm import Pipeline\n"
-        "pipe = Pipeline.from_pretrained('nano-vl2', device='cpu')\n"
-        "stream = pipe.stream(None, 'Hello', max_new_tokens=3000, temperature=5.0, detect_loops=False)\n"
-        "next(stream)\n"
-        "print('end')\n"
+START = """
+import os, sys, time
+import numpy as np, torch
+from mm.generation.row import Row
+from mm.generation.sampling import SamplingOptions
+from tests.generation.conftest import build_decoder, decode_bytes
+from tests.generation.tiny import Embedder, new_engine, text_inputs
+
+def new_row(tokens):
+    return Row(prompt_ids=torch.arange(5), options=SamplingOptions(detect_loops=False), max_new_tokens=tokens,
+               end_ids=frozenset(), hidden_ids=frozenset(), decode=decode_bytes)
+"""
+
+ENDS = {
+    "in the middle of an answer": """
+engine = new_engine(build_decoder(latent=True))
+next(iter(engine.submit(text_inputs([5]), new_row(3000))))
+""",
+    "while another waits": """
+engine = new_engine(build_decoder(latent=True), num_slots=1)
+handles = [engine.submit(text_inputs([5]), new_row(3000)) for _ in range(3)]
+next(iter(handles[0]))
+""",
+    "while a dropped engine frees its model": """
+class Slow(np.ndarray):  # freed inside torch, without the interpreter's lock most of the time
+    def __del__(self):
+        for _ in range(60):
+            time.sleep(0.005)
+
+def ask():
+    embed = Embedder(build_decoder(latent=True))
+    embed.kept = torch.from_numpy(np.zeros(4).view(Slow))
+    new_engine(embed.decoder, embed).submit(text_inputs([5]), new_row(3)).result()
+
+ask()
+time.sleep(0.1)  # by now its thread has nothing else to do
+""",
+    "in a forked process": """
+from mm.errors import ResourceError
+engine = new_engine(build_decoder(latent=True))
+engine.submit(text_inputs([5]), new_row(3)).result()
+child = os.fork()
+if not child:
+    try:
+        engine.submit(text_inputs([5]), new_row(3))
+    except ResourceError as error:
+        print(error, flush=True)
+    engine.close()
+    raise SystemExit(0)
+assert os.waitpid(child, 0)[1] == 0
+engine.submit(text_inputs([5]), new_row(3)).result()
+""",
+}
+
+
+@pytest.mark.parametrize("when", ENDS)
+def test_a_process_may_end(when):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", START + ENDS[when] + "print('end', flush=True)"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr, done.returncode) == ("end\n", "", 0)
+    said = done.stdout.splitlines()
+    assert (said[-1:], done.stderr, done.returncode) == (["end"], "", 0)
+    if when == "in a forked process":
+        assert said[0].startswith("the engine was started before this process was forked, and its thread did not come")
+
+
+def test_a_listener_that_raises_disturbs_nobody(engine, decoder, new_row, monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.append(args.exc_type))
+    handle = engine.submit(text_inputs([5]), new_row([5], max_new_tokens=100, detect_loops=False))
+    handle.when_ended(raising)
+    assert len(handle.result().tokens) == 100
+    assert engine.submit(text_inputs([6]), new_row([6])).result().tokens == plain_greedy(decoder, [6], 16)
+    assert told == [BrokenError]
