@@ -17,7 +17,7 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mm.errors import CheckpointNotFoundError, MMError, OptionError, ResourceError
 
@@ -110,7 +110,7 @@ class CachedModel:
 
     name: str  # hub id
     num_bytes: int  # on disk
-    model_type: str | None  # of its config.json; None when there is none that can be read
+    config: dict[str, Any] | None  # its config.json; None when there is none that can be read
 
 
 def cached_models() -> list[CachedModel]:
@@ -129,16 +129,16 @@ def cached_models() -> list[CachedModel]:
     found = []
     for repo in sorted(repos, key=lambda repo: repo.repo_id):
         configs = [file.file_path for rev in repo.revisions for file in rev.files if file.file_name == "config.json"]
-        found.append(CachedModel(repo.repo_id, repo.size_on_disk, _model_type(configs[0]) if configs else None))
+        found.append(CachedModel(repo.repo_id, repo.size_on_disk, _read_object(configs[0]) if configs else None))
     return found
 
 
-def _model_type(config: Path) -> str | None:
+def _read_object(config: Path) -> dict[str, Any] | None:
     try:
         values = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # another program's file
-    return values.get("model_type") if isinstance(values, dict) else None
+    return values if isinstance(values, dict) else None
 
 
 def _find_local(name: str, revision: str | None) -> Checkpoint | None:

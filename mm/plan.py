@@ -79,6 +79,7 @@ class Parameters:
     decoder: int
     vision: int
     adaptor: int
+    image_side: int  # what draws: code embedding, aligner, head and image tokenizer
     activated: int
 
 
@@ -155,6 +156,7 @@ class Planner:
         """Count them on the meta device."""
         decoder, vision = _count(self.model.decoder), _count(self.model.vision)
         total = _count(self.model)
+        image_side = 0 if self.model.image_head is None else _count(self.model.image_head)
         moe = self.config.decoder.moe
         resting = 0
         if moe is not None:
@@ -165,7 +167,8 @@ class Planner:
             in_published_files=total + unused_elements(self.config),
             decoder=decoder,
             vision=vision,
-            adaptor=total - decoder - vision,
+            adaptor=total - decoder - vision - image_side,
+            image_side=image_side,
             activated=decoder - _count(self.model.decoder.model.embed_tokens) - resting,
         )
 

@@ -147,6 +147,11 @@ class Tokenizer:
             )
         return index
 
+    def ids(self, texts: Iterable[str]) -> dict[str, int]:
+        """{text: id} of those that are one token of the vocabulary each."""
+        found = ((text, self._backend.token_to_id(text)) for text in texts)
+        return {text: index for text, index in found if index is not None}
+
     @property
     def special_tokens(self) -> frozenset[str]:
         """The strings of all special tokens."""

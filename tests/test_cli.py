@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -265,8 +266,13 @@ def test_models() -> None:
     assert lines[0] == "name\tstate"
     assert lines[1] == "nano-vl2\tbundled"
     assert any(line.startswith("deepseek-ai/deepseek-vl2-small\t") for line in lines)
-    verbose = invoke("models", "--verbose").out
-    assert "16133111152" in verbose.splitlines()[3]
+    verbose = {line.split("\t")[0]: line for line in invoke("models", "--verbose").out.splitlines()}
+    assert "16133111152" in verbose["deepseek-ai/deepseek-vl2-small"]
+    assert verbose["deepseek-ai/Janus-1.3B"].endswith(
+        "\tUser, Assistant, <image_placeholder>, <begin_of_image>, <end_of_image>, <｜▁pad▁｜>"
+    )
+    assert "<|User|>, <|Assistant|>, <image_placeholder>" in verbose["deepseek-ai/Janus-Pro-7B"]
+    assert re.search(r"\t<\|User\|> \d+, <\|Assistant\|> \d+, <image> \d+, ", verbose["nano-vl2"])
 
 
 def test_models_shows_the_cache(tmp_path: Path) -> None:

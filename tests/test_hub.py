@@ -215,7 +215,7 @@ def test_download_then_offline_then_cached_list(hub: Hub, tmp_path: Path) -> Non
     assert run(show, tmp_path, HF_ENDPOINT="http://127.0.0.1:9") == expected, "a cached model outlives the network"
     by_commit = show.replace("'org/model'", f"'org/model', '{COMMIT}'")
     assert run(by_commit, tmp_path, HF_ENDPOINT="http://127.0.0.1:9") == expected
-    listed = run("m = cached_models(); print(len(m), m[0].name, m[0].num_bytes, m[0].model_type)", tmp_path)
+    listed = run("m = cached_models(); print(len(m), m[0].name, m[0].num_bytes, m[0].config['model_type'])", tmp_path)
     wanted = sum(len(FILES[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
     assert listed == f"1 org/model {wanted} deepseek_vl_v2"
 

@@ -27,14 +27,17 @@ GIB = 2**30
         ("deepseek-vl2-tiny", 574_127_360, 61_440),
         ("deepseek-vl2-small", 2_451_435_008, 31_104),
         ("deepseek-vl2", 4_124_128_808, 34_560),
+        ("Janus-Pro-7B", 6_490_935_296, 983_040 // 2),
     ],
 )
 def test_published_numbers(name: str, activated: int, cache: int, manifest: Callable[[str], dict[str, Any]]) -> None:
     planner = Planner(find_config(f"deepseek-ai/{name}").folder)
     parameters = planner.parameters()
-    assert parameters.in_published_files == manifest(name)["total_elements"]
+    assert parameters.in_published_files == manifest(name.lower())["total_elements"]
     assert parameters.activated == activated
-    assert parameters.total == parameters.decoder + parameters.vision + parameters.adaptor
+    parts = (parameters.decoder, parameters.vision, parameters.adaptor, parameters.image_side)
+    assert parameters.total == sum(parts)
+    assert (parameters.image_side > 0) == name.startswith("Janus")
     assert planner.cache_bytes_per_token(torch.bfloat16) == cache
     assert planner.cache_bytes_per_token(torch.float32) == 2 * cache
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def models(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also parameters, bytes on disk, folders.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also parameters, bytes on disk, folders, role and image tokens.")
+    ] = False,
     json: options.Json = False,
 ) -> None:
     """What is bundled, cached on this machine, and known to work."""
@@ -22,8 +24,14 @@ def models(
         write_json({"schema": "mm.models/1", "models": rows})
         return
     columns = list(rows[0])
-    cells = [["-" if value is None else str(value) for value in row.values()] for row in rows]
+    cells = [[_cell(value) for value in row.values()] for row in rows]
     write_table([column.replace("_", " ") for column in columns], cells, right=(2, 3))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):  # role and image tokens
+        return ", ".join(token["text"] if token["id"] is None else f"{token['text']} {token['id']}" for token in value)
+    return "-" if value is None else str(value)
 
 
 def _models(verbose: bool) -> list[dict[str, Any]]:
@@ -31,9 +39,9 @@ def _models(verbose: bool) -> list[dict[str, Any]]:
 
     bundled, cached, published = bundled_models(), cached_models(), published_configs()
     if cached:
-        from mm.families.table import MODEL_TYPES
+        from mm.families.table import runs
 
-        cached = [model for model in cached if model.model_type in MODEL_TYPES or model.name in published]
+        cached = [model for model in cached if runs(model.config) or model.name in published]
     sizes = {model.name: model.num_bytes for model in cached}
     rows = [{"name": name, "state": "bundled"} for name in bundled]
     rows += [{"name": name, "state": "cached" if name in sizes else "known"} for name in published]
@@ -42,6 +50,9 @@ def _models(verbose: bool) -> list[dict[str, Any]]:
 
 
 def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from mm.families.table import prompt_tokens
     from mm.hub import find_config
     from mm.plan import Planner
 
@@ -50,7 +61,13 @@ def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]
     if found.source == "bundled":
         size = sum(path.stat().st_size for path in found.folder.iterdir())
     folder = str(found.folder) if found.source in ("bundled", "hub") else None
-    return {**row, "parameters": Planner(found.folder).parameters().total, "bytes_on_disk": size, "folder": folder}
+    return {
+        **row,
+        "parameters": Planner(found.folder).parameters().total,
+        "bytes_on_disk": size,
+        "folder": folder,
+        "tokens": [asdict(token) for token in prompt_tokens(found.folder)],
+    }
 
 
 def _image_size(text: str | None) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from mm.adaptors.pixel_shuffle import PixelShuffleAdaptor
 from mm.adaptors.tile_layout import TileLayout
+from mm.chat import CHAT_TEMPLATES
 from mm.families.deepseek_vl2_config import DeepseekVL2Config, parse_config
 from mm.families.family import Family, check_agreement, pooling_head_parameters
 from mm.language.decoder import Decoder
@@ -51,10 +52,17 @@ def build_processor(folder: Path, config: DeepseekVL2Config) -> VL2Processor:
     return processor
 
 
+def prompt_tokens(spec: VL2Spec) -> dict[str, str]:
+    """Roles, and the token at every image position."""
+    names = CHAT_TEMPLATES[spec.sft_format].names
+    return {"user": names["user"], "assistant": names["assistant"], "image": spec.image_token, "pad": spec.pad_token}
+
+
 FAMILY = Family(
     parse_config=parse_config,
     build=build,
     read_spec=VL2Spec.from_folder,
+    prompt_tokens=prompt_tokens,
     build_processor=build_processor,
     key_map=KEY_MAP,
     unused_elements=lambda config: pooling_head_parameters(config.vision),

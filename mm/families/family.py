@@ -1,6 +1,6 @@
 """What a family gives to the rest of the library."""
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -42,6 +42,7 @@ class Family(Generic[Config]):
         parse_config: config.json -> config.
         build: the model on the current default device.
         read_spec: the processor's settings in a folder, without its tokenizer.
+        prompt_tokens: settings -> {purpose: text} of the tokens for roles and images, as prompts are made of them.
         build_processor: the processor of a folder, checked against the config.
         key_map: published tensors and parameters.
         unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
@@ -52,6 +53,7 @@ class Family(Generic[Config]):
     parse_config: Callable[[dict[str, Any]], Config]
     build: Callable[[Config], VisionLanguageModel]
     read_spec: Callable[[Path], ProcessorSpec]
+    prompt_tokens: Callable[[Any], Mapping[str, str]]
     build_processor: Callable[[Path, Config], Processor]
     key_map: KeyMap
     unused_elements: Callable[[Config], int]

@@ -90,6 +90,14 @@ def build_processor(folder: Path, config: JanusConfig) -> VLMProcessor:
     return VLMProcessor.from_folder(folder, spec, TEMPLATES[spec.sft_format])
 
 
+def prompt_tokens(spec: VLMSpec) -> dict[str, str]:
+    """Roles, what stands around and in an image, and what an unconditional prompt is filled with."""
+    names, tags = TEMPLATES[spec.sft_format].names, spec.tags
+    texts = {"image": tags.image, "image start": tags.image_start, "image end": tags.image_end, "pad": tags.pad}
+    found = {purpose: text for purpose, text in texts.items() if text is not None}
+    return {"user": names["user"], "assistant": names["assistant"], **found}
+
+
 def unused_elements(config: JanusConfig) -> int:
     """The pooling head and the counter."""
     return pooling_head_parameters(config.vision) + (CODEBOOK_USED if config.image_head is not None else 0)
@@ -99,6 +107,7 @@ FAMILY = Family(
     parse_config=parse_config,
     build=build,
     read_spec=read_spec,
+    prompt_tokens=prompt_tokens,
     build_processor=build_processor,
     key_map=KEY_MAP,
     unused_elements=unused_elements,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,14 @@ def family_of(raw: dict[str, Any]) -> str:
     )
 
 
+def runs(raw: dict[str, Any] | None) -> bool:
+    """Whether a config.json is of a family that runs; nothing but its kind is looked at."""
+    try:
+        return raw is not None and bool(family_of(raw))
+    except ConfigError:
+        return False
+
+
 def load_config(folder: Path) -> FamilyConfig:
     """The parsed config.json of a checkpoint folder.
 
@@ -149,6 +158,28 @@ def load_processor(folder: Path) -> Processor:
     processor: Processor = family.build_processor(folder, config)
     _check_vocabulary(folder, config, processor)
     return processor
+
+
+@dataclass(frozen=True)
+class PromptToken:
+    """A token that prompts are made of."""
+
+    purpose: str  # "user", "assistant", "image", ...
+    text: str
+    id: int | None  # None: several tokens, or there is no tokenizer in the folder
+
+
+def prompt_tokens(folder: Path) -> list[PromptToken]:
+    """Role and image tokens of a checkpoint; ids only where its tokenizer is in the folder.
+
+    Raises:
+        CheckpointError: a file is missing or wrong.
+    """
+    folder = Path(folder)
+    family: Family[Any] = FAMILIES.load(load_config(folder).family)
+    texts = family.prompt_tokens(family.read_spec(folder))
+    ids = load_processor(folder).tokenizer.ids(texts.values()) if (folder / "tokenizer.json").is_file() else {}
+    return [PromptToken(purpose, text, ids.get(text)) for purpose, text in texts.items()]
 
 
 def load_spec(folder: Path) -> ProcessorSpec:
