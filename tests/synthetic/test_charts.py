@@ -356,3 +356,17 @@ def test_looks_of_tables_keep_their_cells(fonts: FontSet) -> None:
         for one, other in zip(boxes, boxes[1:], strict=False):
             assert one[0] != other[0] or one[2] < other[1]
         assert page.bounds[0] <= grid.natural_width(style) + 1
+
+
+@pytest.mark.parametrize("value", [0.0, 12.0])
+def test_an_axis_of_equal_values_has_a_length(value: float) -> None:
+    axis = make_axis([value, value], wanted=5, from_zero=value == 0.0, snug=False, headroom=0.0)
+    assert axis.low <= value <= axis.high and axis.high > axis.low
+
+
+def test_units_in_letters_are_part_of_printed_numbers_only(fonts: FontSet) -> None:
+    for kind in ("bar", "line_chart"):
+        for sample in samples(kind, fonts, 150):
+            for turn in sample.turns:
+                if re.fullmatch(r"-?[\d.,]+ ?(k|K|M|kg|km|s|ms)", turn.answer):
+                    assert turn.answer in sample.text, turn
