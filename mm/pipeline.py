@@ -17,7 +17,7 @@ from mm.contracts import CancelToken, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.environment import host_memory
 from mm.errors import ContextOverflowError, InputError, OptionError
-from mm.generation.engine import Engine
+from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
 from mm.grounding import parse_boxes
@@ -92,6 +92,7 @@ class Pipeline:
         name: for messages.
         folder: where the model came from, if it came from files.
         context: most tokens of prompt and answer together; None takes the length that the model was trained for.
+        max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Pipeline:
         name: str = "the model",
         folder: Path | None = None,
         context: int | None = None,
+        max_running: int = DEFAULT_SLOTS,
     ) -> None:
         trained = model.decoder.max_positions
         if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
@@ -123,6 +125,7 @@ class Pipeline:
             model.decoder,
             self._embedder,
             device=model.device,
+            num_slots=max_running,
             decode_threads=1 if few else None,
             version=self._embedder.version,
             release=self._embedder.views.clear,
@@ -139,6 +142,7 @@ class Pipeline:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         context: int | None = None,
+        max_running: int = DEFAULT_SLOTS,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -149,6 +153,7 @@ class Pipeline:
             dtype: "auto" (bfloat16 or float16 on accelerators; float32 on the CPU, bfloat16 there when float32 does not
                 fit its memory), "float32", "bfloat16", "float16".
             context: see the class; beyond the trained length it works, with a warning.
+            max_running: see the class.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
@@ -166,7 +171,7 @@ class Pipeline:
         processor = load_processor(checkpoint.folder)
         with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
             model = load_model(checkpoint.folder, device=place, dtype=number)
-        return cls(model, processor, name=str(name), folder=checkpoint.folder, context=context)
+        return cls(model, processor, name=str(name), folder=checkpoint.folder, context=context, max_running=max_running)
 
     def chat(
         self,

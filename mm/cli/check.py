@@ -113,7 +113,7 @@ def evaluate(
     if merge:
         report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
-        pipe = None if tesseract_only else load_pipeline(model, revision, device, dtype)
+        pipe = None if tesseract_only else load_pipeline(model, revision, device, dtype, max_running=batch_size)
         with progress_bar() as show:
             report = suites.evaluate(
                 pipe,

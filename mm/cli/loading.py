@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from mm.reply import Reply
 
 
-def load_pipeline(model: str, revision: str | None, device: str, dtype: str, context: int | None = None) -> "Pipeline":
+def load_pipeline(
+    model: str,
+    revision: str | None,
+    device: str,
+    dtype: str,
+    context: int | None = None,
+    max_running: int | None = None,
+) -> "Pipeline":
     """The model, with a spinner on a terminal; a download shows its own progress bar there."""
     from mm.hub import find_config
 
@@ -24,9 +31,17 @@ def load_pipeline(model: str, revision: str | None, device: str, dtype: str, con
 
         find_runnable(model, revision)  # outside the spinner, for the bar of a download
     with spinner(f"loading {model}"):
+        from mm.generation.engine import DEFAULT_SLOTS
         from mm.pipeline import Pipeline
 
-        return Pipeline.from_pretrained(model, revision=revision, device=device, dtype=dtype, context=context)
+        return Pipeline.from_pretrained(
+            model,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            context=context,
+            max_running=DEFAULT_SLOTS if max_running is None else max_running,
+        )
 
 
 def check_images(paths: Sequence[str]) -> None:

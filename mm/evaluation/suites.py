@@ -7,17 +7,19 @@ else than reading.
 """
 
 import math
-from collections import Counter
+import threading
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self
 
 from PIL import Image, ImageStat
 
 from mm.chat import TASK_PROMPTS
+from mm.contracts import CancelToken
 from mm.errors import OptionError
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
@@ -26,10 +28,9 @@ from mm.evaluation.report import Answer, Report, Row, refusals
 from mm.evaluation.scoring import SCORERS
 from mm.evaluation.tasks import TASKS, Task
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
+from mm.request import Request
 
-T = TypeVar("T")
-
-REQUESTS_A_CALL = 4  # for each place of a batch: bounds the memory of prepared pictures
+QUESTIONS_A_CALL = 40  # about as many pictures as ``chat_batch`` keeps prepared
 
 
 OTHER_READ_PROMPTS = (
@@ -53,18 +54,12 @@ class HasText(Protocol):
 
 
 class Reader(Protocol):
-    """What is evaluated; ``mm.Pipeline`` is one."""
+    """What is evaluated; ``mm.Pipeline`` is one. Several threads call it at the same time."""
 
     def chat_batch(
-        self,
-        requests: Sequence[tuple[Image.Image, str]],
-        /,
-        *,
-        max_new_tokens: int,
-        batch_size: int,
-        max_tiles: int | None,
+        self, requests: Sequence[Request], /, *, batch_size: int, max_tiles: int | None, cancel: CancelToken
     ) -> Sequence[HasText]:
-        """One greedy answer for each (image, question), in order."""
+        """One greedy answer for each request, in order. They have an image, a question and ``max_new_tokens``."""
         ...
 
 
@@ -75,6 +70,15 @@ class Progress:
     done: int
     total: int
     task: str
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some documents of a task with their numbers, and what is asked about them."""
+
+    task: str
+    documents: list[tuple[int, Document]]
+    asked: list["_Asked"]
 
 
 @dataclass(frozen=True)
@@ -150,27 +154,26 @@ def evaluate(
     version = tesseract_version() if tesseract else None
 
     done = 0
-    answers: list[Answer] = []
-    rows: list[Row] = []
-    with open_painter(workers, font_folders) if documents is None else nullcontext(documents) as source:
-        for name, count in wanted.items():
-            asked, greyed = Counter[str](), Counter[str]()
-            found: list[Answer] = []
-            beside: list[tuple[int, int]] = []
-            for numbered in _chunks(enumerate(_series(source, name, count)), max(2 * batch_size, 16)):
-                if reader is not None:
-                    batch = list(_questions(name, numbered, asked, greyed, limit, control_limit))
-                    found += _ask(reader, batch, batch_size=batch_size, max_tiles=max_tiles)
-                if version is not None and _task(name).reading:
-                    shown = [document for index, document in numbered if document.text and index < limit]
-                    texts = read_with_tesseract([document.image for document in shown])
-                    beside += [transcription_errors(text, doc.text) for text, doc in zip(texts, shown, strict=True)]
-                done += len(numbered)
-                if progress is not None:
-                    progress(Progress(done, sum(wanted.values()), name))
-            rows += _rows(name, found, beside)
-            answers += found
-    rows += refusals(answers)
+    found: dict[str, list[Answer]] = {name: [] for name in wanted}
+    beside: dict[str, list[tuple[int, int]]] = {name: [] for name in wanted}
+    with (
+        open_painter(workers, font_folders) if documents is None else nullcontext(documents) as source,
+        _Interview(reader, batch_size, max_tiles) as interview,
+    ):
+        parts = _parts(source, wanted, limit, 0 if reader is None else control_limit)
+        for part, answers in interview.answers(parts):
+            found[part.task] += answers
+            if version is not None and _task(part.task).reading:
+                shown = [document for index, document in part.documents if document.text and index < limit]
+                texts = read_with_tesseract([document.image for document in shown])
+                pairs = zip(texts, shown, strict=True)
+                beside[part.task] += [transcription_errors(text, document.text) for text, document in pairs]
+            done += len(part.documents)
+            if progress is not None:
+                progress(Progress(done, sum(wanted.values()), part.task))
+    rows = [row for name in wanted for row in _rows(name, found[name], beside[name])]
+    every = [answer for name in wanted for answer in found[name]]
+    rows += refusals(every)
     settings = {
         "tasks": list(tasks),
         "limit": limit,
@@ -180,7 +183,7 @@ def evaluate(
     }
     missing = "not asked for" if not tesseract else "not installed"
     beside_note = f"{version}, English, page mode 6" if version is not None else missing
-    return Report(tuple(rows), settings, beside_note, tuple(answers))
+    return Report(tuple(rows), settings, beside_note, tuple(every))
 
 
 def _task(name: str) -> Task:
@@ -202,40 +205,85 @@ def _series(source: Painter | Mapping[str, Sequence[Document]], task: str, count
     return source.documents(task, range(count)) if isinstance(source, Painter) else source[task][:count]
 
 
-def _chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk
+def _parts(
+    source: Painter | Mapping[str, Sequence[Document]], wanted: Mapping[str, int], limit: int, control_limit: int
+) -> Iterator[_Part]:
+    """All documents in order, in parts of about ``QUESTIONS_A_CALL`` questions."""
+    for task, count in wanted.items():
+        counts, greyed = Counter[str](), Counter[str]()
+        part = _Part(task, [], [])
+        for index, document in enumerate(_series(source, task, count)):
+            part.documents.append((index, document))
+            part.asked.extend(_questions(task, index, document, counts, greyed, limit, control_limit))
+            if max(len(part.asked), len(part.documents)) >= QUESTIONS_A_CALL:
+                yield part
+                part = _Part(task, [], [])
+        if part.documents:
+            yield part
 
 
 def _questions(
     task: str,
-    documents: Sequence[tuple[int, Document]],
-    asked: Counter[str],
+    index: int,
+    document: Document,
+    counts: Counter[str],
     greyed: Counter[str],
     limit: int,
     control_limit: int,
 ) -> Iterator[_Asked]:
-    """The questions on some documents, while their rows want more; ``asked`` and ``greyed`` count by skill."""
-    for index, document in documents:
+    """The questions on a document, while their rows want more; first those with the picture, which is read once."""
+    for count, most, control in ((counts, limit, False), (greyed, control_limit, True)):
+        wanted = []
         for question in questions_of(document, index):
-            for counts, most, control in ((asked, limit, False), (greyed, control_limit, True)):
-                if counts[question.skill] < most and not (control and question.scorer == "absent"):
-                    counts[question.skill] += 1
-                    image = grey_out(document.image) if control else document.image
-                    yield _Asked(task, index, question, image, control)
+            if count[question.skill] < most and not (control and question.scorer == "absent"):
+                count[question.skill] += 1
+                wanted.append(question)
+        image = grey_out(document.image) if wanted and control else document.image
+        yield from (_Asked(task, index, question, image, control) for question in wanted)
 
 
-def _ask(reader: Reader, asked: Sequence[_Asked], *, batch_size: int, max_tiles: int | None) -> list[Answer]:
-    """Long answers apart from short ones, so that a batch ends together."""
-    answers = []
-    for tokens in sorted({SCORERS[one.question.scorer].tokens for one in asked}, reverse=True):
-        group = [one for one in asked if SCORERS[one.question.scorer].tokens == tokens]
-        for part in _chunks(group, REQUESTS_A_CALL * batch_size):
-            requests = [(one.image, one.question.prompt) for one in part]
-            replies = reader.chat_batch(requests, max_new_tokens=tokens, batch_size=batch_size, max_tiles=max_tiles)
-            answers += [_score(one, reply) for one, reply in zip(part, replies, strict=True)]
-    return answers
+class _Interview:
+    """Asks a reader, a few parts at the same time: while one is prepared, or its last long answer ends, others run."""
+
+    def __init__(self, reader: Reader | None, batch_size: int, max_tiles: int | None) -> None:
+        self._reader, self._batch_size, self._max_tiles = reader, batch_size, max_tiles
+        self._together = batch_size // QUESTIONS_A_CALL + 2
+        self._cancel = threading.Event()
+        self._pool = ThreadPoolExecutor(self._together)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cancel.set()
+        self._pool.shutdown(cancel_futures=True)
+
+    def answers(self, parts: Iterable[_Part]) -> Iterator[tuple[_Part, list[Answer]]]:
+        """The parts with their answers, in order."""
+        running: deque[tuple[_Part, Future[list[Answer]]]] = deque()
+        for part in parts:
+            running.append((part, self._pool.submit(self._ask, part.asked)))
+            if len(running) > self._together:
+                first, answers = running.popleft()
+                yield first, answers.result()
+        for first, answers in running:
+            yield first, answers.result()
+
+    def _ask(self, asked: Sequence[_Asked]) -> list[Answer]:
+        if self._reader is None or not asked:
+            return []
+        requests = [
+            Request(
+                images=one.image,
+                question=one.question.prompt,
+                options={"max_new_tokens": SCORERS[one.question.scorer].tokens},
+            )
+            for one in asked
+        ]
+        replies = self._reader.chat_batch(
+            requests, batch_size=self._batch_size, max_tiles=self._max_tiles, cancel=self._cancel
+        )
+        return [_score(one, reply) for one, reply in zip(asked, replies, strict=True)]
 
 
 def _score(asked: _Asked, reply: HasText) -> Answer:

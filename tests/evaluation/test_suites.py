@@ -67,10 +67,11 @@ class Parrot:
                     self.known[document.image.tobytes(), question.prompt] = spoil(question.answer)
         self.calls = []
 
-    def chat_batch(self, requests, /, *, max_new_tokens, batch_size, max_tiles):
+    def chat_batch(self, requests, /, *, batch_size, max_tiles, cancel):
+        assert not cancel.is_set()
         self.max_tiles = max_tiles
-        self.calls.append((len(requests), max_new_tokens, batch_size, {prompt for _, prompt in requests}))
-        return [Said(self.known.get((image.tobytes(), prompt), "nothing")) for image, prompt in requests]
+        self.calls.append((batch_size, [(r.question, r.options["max_new_tokens"]) for r in requests]))
+        return [Said(self.known.get((r.images.tobytes(), r.question), "nothing")) for r in requests]
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +121,27 @@ def test_mistakes_are_counted(stored):
     assert not wrong.correct and (wrong.points, wrong.of) == (0, 1)
 
 
-def test_questions_reach_the_reader_in_batches_of_one_kind(stored):
+def test_questions_on_a_picture_reach_the_reader_together(stored):
     reader = Parrot(stored)
-    evaluate(reader, documents=stored, tasks=("receipts",), limit=3, control_limit=0, batch_size=2)
-    ocr = [call for call in reader.calls if call[1] == TRANSCRIPTION]
-    short = [call for call in reader.calls if call[1] == SHORT_ANSWER]
-    assert [call[0] for call in ocr] == [3]
-    assert [call[0] for call in short] == [8, 4]
-    assert ocr[0][3] == {TASK_PROMPTS["ocr"], OTHER_READ_PROMPTS[0]}
-    assert all(call[2] == 2 for call in reader.calls)
+    evaluate(reader, documents=stored, tasks=("receipts",), limit=3, control_limit=1, batch_size=2)
+    ((batch_size, asked),) = reader.calls
+    assert batch_size == 2
+    tokens = [tokens for _, tokens in asked]
+    read, short = [TRANSCRIPTION], [SHORT_ANSWER] * 4
+    assert tokens == (read + short) * 4  # the first picture, the same in grey, and two more
+    assert [prompt for prompt, count in asked if count == TRANSCRIPTION] == [
+        *(TASK_PROMPTS["ocr"], TASK_PROMPTS["ocr"]),
+        *(OTHER_READ_PROMPTS[0], TASK_PROMPTS["ocr"]),
+    ]
+
+
+def test_a_failing_reader_ends_the_evaluation(stored):
+    class Broken(Parrot):
+        def chat_batch(self, requests, /, *, batch_size, max_tiles, cancel):
+            raise ResourceError("no memory")
+
+    with pytest.raises(ResourceError, match="no memory"):
+        evaluate(Broken(stored), documents=stored)
 
 
 def test_options_are_checked(stored):
@@ -285,18 +298,13 @@ def test_tesseract_alone(stored):
 
 def test_pictures_do_not_depend_on_the_number_of_workers(fonts_are_here):
     class Fingerprints:
-        def __init__(self):
-            self.seen = []
-
-        def chat_batch(self, requests, /, *, max_new_tokens, batch_size, max_tiles):
-            self.seen += [(hashlib.sha256(image.tobytes()).hexdigest(), prompt) for image, prompt in requests]
-            return [Said("x")] * len(requests)
+        def chat_batch(self, requests, /, *, batch_size, max_tiles, cancel):
+            return [Said(hashlib.sha256(request.images.tobytes()).hexdigest()) for request in requests]
 
     seen = []
     for workers in (0, 2):
-        reader = Fingerprints()
-        report = evaluate(reader, tasks=("lines", "scenes"), limit=20, control_limit=1, workers=workers)
-        seen.append((reader.seen, report.rows, report.answers))
+        report = evaluate(Fingerprints(), tasks=("lines", "scenes"), limit=20, control_limit=1, workers=workers)
+        seen.append((report.rows, report.answers))
     assert seen[0] == seen[1]
 
 
