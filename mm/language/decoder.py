@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         attention = config.attention
         rotated = attention.qk_rope_head_dim if isinstance(attention, LatentAttentionConfig) else attention.head_dim
-        self.rope = Rope(config.rope, rotated)
+        self.rope = Rope(config.rope, rotated, config.max_positions)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D)."""

@@ -4,6 +4,8 @@ DeepSeekMoE (arXiv 2401.06066); group-limited routing (DeepSeek-V2, arXiv 2405.0
 (DeepSeek-V3, arXiv 2412.19437). Letters: M tokens, E experts, K experts per token, D hidden size, I expert width.
 """
 
+import sys
+from functools import cache
 from typing import Literal
 
 import torch
@@ -88,6 +90,42 @@ def _check_sizes(width: int, inner: int, dtype: torch.dtype) -> None:
         )
 
 
+Form = Literal["grouped", "gathered", "every", "dense"]
+
+# A gathered weight is read, written and read again; one of all experts is read once.
+GATHER_COST = 3
+
+
+@cache
+def grouped_is_static(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether ``F.grouped_mm`` runs on the device alone. It does for bfloat16 on NVIDIA's compute capability 9 and 10;
+    elsewhere it reads the number of rows of each expert back to the host (ATen's GroupedBlas.cpp and GroupedMMUtils.h,
+    torch 2.11)."""
+    if device.type != "cuda" or torch.version.hip is not None or sys.platform == "win32":
+        return False
+    return dtype == torch.bfloat16 and torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
+def choose_form(
+    *, tokens: int, per_token: int, num_experts: int, on_host: bool, static: bool, decoding: bool
+) -> Literal["grouped", "gathered", "every"]:
+    """The form of the routed product that suits a call.
+
+    Args:
+        tokens: M.
+        per_token: K.
+        num_experts: E.
+        on_host: on the CPU, where there is nobody to wait for.
+        static: see ``grouped_is_static``.
+        decoding: whether this is a decode step, which must not wait for the host.
+    """
+    if on_host or static:
+        return "grouped"
+    if GATHER_COST * tokens * per_token <= num_experts:
+        return "gathered"
+    return "every" if decoding else "grouped"
+
+
 class Experts(nn.Module):
     """E gated MLPs with stacked weights; stored one by one in checkpoints.
 
@@ -118,11 +156,19 @@ class Experts(nn.Module):
         return _mix(out, weights)
 
     def gathered(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-        """The chosen experts' weights gathered per token: for a few tokens on an accelerator, no host involved."""
+        """The chosen experts' weights copied for each token: for very few tokens, no host involved."""
         gate = torch.einsum("md,mkid->mki", x, self.gate_proj[indices])
         up = torch.einsum("md,mkid->mki", x, self.up_proj[indices])
         out = torch.einsum("mki,mkdi->mkd", F.silu(gate) * up, self.down_proj[indices])
         return _mix(out, weights)
+
+    def every(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        """Every expert on every token, and the chosen ones picked: reads each weight once, copies none, no host
+        involved. For a decode step of many rows, which needs most experts anyway."""
+        rows = x.expand(self.gate_proj.shape[0], *x.shape)  # (E, M, D)
+        hidden = F.silu(rows.bmm(self.gate_proj.transpose(1, 2))) * rows.bmm(self.up_proj.transpose(1, 2))  # (E, M, I)
+        out = hidden.bmm(self.down_proj.transpose(1, 2))  # (E, M, D)
+        return _mix(out[indices, torch.arange(x.shape[0], device=x.device).unsqueeze(1)], weights)
 
     def dense(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Every expert on every token, unchosen ones weighted zero: one wide MLP, good for training small models."""
@@ -141,8 +187,8 @@ def _mix(out: Tensor, weights: Tensor) -> Tensor:
 class MoE(nn.Module):
     """Routed experts plus one shared MLP that every token passes.
 
-    ``dispatch`` picks the form of the routed product: "auto" groups on the CPU and for many tokens and gathers for a
-    few tokens on an accelerator; "dense" computes every expert (training of small models). All are the same function.
+    ``dispatch`` picks the form of the routed product: "auto" as ``choose_form`` says; "dense" computes every expert
+    (training of small models). All are the same function.
     """
 
     def __init__(self, width: int, config: MoEConfig) -> None:
@@ -158,13 +204,18 @@ class MoE(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         flat = x.flatten(0, -2)  # (M, D)
         indices, weights = self.gate(flat)
-        if self.dispatch == "dense":
-            out = self.experts.dense(flat, indices, weights)
-        elif flat.device.type != "cpu" and indices.numel() <= self.num_experts:
-            out = self.experts.gathered(flat, indices, weights)
-        else:
-            out = self.experts.grouped(flat, indices, weights)
-        out = out.view_as(x)
+        form: Form = "dense"
+        if self.dispatch == "auto":
+            form = choose_form(
+                tokens=indices.shape[0],
+                per_token=indices.shape[1],
+                num_experts=self.num_experts,
+                on_host=flat.device.type == "cpu",
+                static=grouped_is_static(flat.device, flat.dtype),
+                decoding=x.shape[-2] == 1,
+            )
+        product = getattr(self.experts, form)
+        out: Tensor = product(flat, indices, weights).view_as(x)
         if hasattr(self, "shared_experts"):
             out = out + self.shared_experts(x)
         return out

@@ -45,18 +45,27 @@ def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
 
 
 class Rope(nn.Module):
-    """Tables of cos and sin for every position, grown on demand by ``ensure`` (outside of any step).
+    """Tables of cos and sin for every position, filled by ``ensure`` (outside of any step).
 
-    The tables are no parameters and are in no checkpoint; they live in float32 and are cast at use.
+    The tables are no parameters and are in no checkpoint; they live in float32 and are cast at use. They are made as
+    long as the model's context at once and stay where they are, so that a captured graph may hold their address. Where
+    more is asked of them they are replaced by longer ones, and the old ones are kept for such graphs.
+
+    Args:
+        config: base and scaling.
+        width: R.
+        context: positions that the tables cover from the start.
     """
 
     cos: Tensor
     sin: Tensor
 
-    def __init__(self, config: RopeConfig, width: int) -> None:
+    def __init__(self, config: RopeConfig, width: int, context: int = 0) -> None:
         super().__init__()
         self.config = config
         self.width = width
+        self.context = context
+        self._outgrown: list[tuple[Tensor, Tensor]] = []
         self.register_buffer("cos", torch.empty(0, width), persistent=False)
         self.register_buffer("sin", torch.empty(0, width), persistent=False)
 
@@ -66,7 +75,7 @@ class Rope(nn.Module):
             return
         with _growing:  # a thread with a shorter prompt must not replace the longer table of another one
             if not self._covers(length, device):
-                self._grow(max(length, self.cos.shape[0]), device)
+                self._grow(max(length, self.context, self.cos.shape[0]), device)
 
     def _covers(self, length: int, device: torch.device) -> bool:
         return all(
@@ -82,6 +91,8 @@ class Rope(nn.Module):
         scale = 1.0
         if isinstance(scaling, YarnConfig):
             scale = yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim)
+        if self.cos.numel() and self.cos.device == device:
+            self._outgrown.append((self.cos, self.sin))
         self.cos = (angles.cos() * scale).to(device)
         self.sin = (angles.sin() * scale).to(device)
 

@@ -1,13 +1,15 @@
 """Routing by its published rules, and three forms of one product."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mm.errors import ConfigError
-from mm.language.moe import MoE
+from mm.language.moe import MoE, choose_form, grouped_is_static
 from tests.language.tiny import moe
 
 METHODS = [("greedy", "softmax", 1), ("group_limited_greedy", "softmax", 4), ("noaux_tc", "sigmoid", 2)]
@@ -38,7 +40,7 @@ def test_output_is_the_weighted_sum_over_the_chosen_experts(method: str, scoring
 
 
 @pytest.mark.parametrize(("method", "scoring", "groups"), METHODS)
-@pytest.mark.parametrize("form", ["gathered", "dense"])
+@pytest.mark.parametrize("form", ["gathered", "every", "dense"])
 def test_every_form_is_the_same_function(method: str, scoring: str, groups: int, form: str) -> None:
     module = layer(method, scoring, groups)
     x = torch.randn(9, 32)
@@ -46,6 +48,66 @@ def test_every_form_is_the_same_function(method: str, scoring: str, groups: int,
     torch.testing.assert_close(
         getattr(module.experts, form)(x, *routing), module.experts.grouped(x, *routing), rtol=1e-5, atol=1e-5
     )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "on_host", "static", "decoding", "form"),
+    [
+        (1, True, False, True, "grouped"),  # the CPU
+        (500, True, False, False, "grouped"),
+        (1, False, True, True, "grouped"),  # bfloat16 on an H100 or H200
+        (16, False, True, True, "grouped"),
+        (500, False, True, False, "grouped"),
+        (1, False, False, True, "gathered"),  # float32 there, or another GPU: 18 weights moved, not 64
+        (3, False, False, True, "gathered"),
+        (4, False, False, True, "every"),
+        (16, False, False, True, "every"),
+        (300, False, False, True, "every"),
+        (4, False, False, False, "grouped"),  # a prompt may wait for the host
+        (500, False, False, False, "grouped"),
+    ],
+)
+def test_the_form_suits_device_type_and_number_of_tokens(
+    tokens: int, on_host: bool, static: bool, decoding: bool, form: str
+) -> None:
+    chosen = choose_form(tokens=tokens, per_token=6, num_experts=64, on_host=on_host, static=static, decoding=decoding)
+    assert chosen == form
+
+
+def test_the_grouped_product_of_the_cpu_is_not_taken_for_static() -> None:
+    assert not grouped_is_static(torch.device("cpu"), torch.bfloat16)
+    assert not grouped_is_static(torch.device("mps"), torch.bfloat16)
+
+
+def test_every_expert_reads_nothing_back_and_copies_no_weight() -> None:
+    module = layer("greedy", "softmax", 1)
+    x = torch.randn(4, 32)
+    routing = module.gate(x)
+    largest, names = 0, set()
+
+    class Record(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            names.add(str(func))
+            if not func._schema.returns[0].alias_info:  # new memory
+                largest = max(largest, out.numel())
+            return out
+
+    with torch.inference_mode(), Record():
+        module.experts.every(x, *routing)
+    assert largest < module.experts.gate_proj.numel()
+    assert not [name for name in names if any(wait in name for wait in ("item", "nonzero", "local_scalar"))]
+
+
+def test_an_expert_that_overflows_and_is_not_chosen_leaves_no_trace() -> None:
+    module = layer("greedy", "softmax", 1)
+    x = torch.randn(2, 32)
+    indices, weights = module.gate(x)
+    expected = module.experts.every(x, indices, weights)
+    unused = min(set(range(8)) - set(indices.flatten().tolist()))
+    module.experts.down_proj[unused] = torch.inf
+    torch.testing.assert_close(module.experts.every(x, indices, weights), expected)
 
 
 def test_correction_bias_chooses_but_does_not_weigh() -> None:
