@@ -24,7 +24,7 @@ QUERIES = {
     "date": ("the date", "the printed date", "date", "the date of issue"),
     "store": ("the name of the store", "the store", "the shop's name", "the store name"),
     "price": ("the price of {}", "price of {}", "the amount for {}"),
-    "value": ("the {}", "{}", "the value of {}", "what is written for {}"),
+    "value": ("the {}", "{}", "the value of {}", "the {} on the form"),
 }
 """How fields are asked for, by skill of the question on them."""
 
