@@ -33,6 +33,7 @@ from mm.generation.row import Row
 from mm.generation.sampling import BatchSampler
 from mm.generation.slots import CacheMemoryError, Slot, Slots
 from mm.generation.text import PREFILL_CHUNK, VISIBLE_BLOCK, decode_step, prefill
+from mm.generation.threads import ThreadCount
 
 T = TypeVar("T")
 
@@ -139,6 +140,7 @@ class Scheduler:
         self.device = device
         self.chunk = chunk
         self.decode_threads = decode_threads
+        self._threads = ThreadCount()
         self.version = version
         self.release = release
         self._known_version: object = None
@@ -278,8 +280,8 @@ class Scheduler:
         beyond = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count if self.rounds_rows else 0
         inputs = torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]).to(self.device)
         cache = self.slots.leading(count + beyond)
-        with _cpu_threads(self.decode_threads):
-            logits = self._with_room(lambda: decode_step(self.decoder, inputs[0], inputs[1], cache, visible))
+        self._use_threads(self.decode_threads)
+        logits = self._with_room(lambda: decode_step(self.decoder, inputs[0], inputs[1], cache, visible))
         for task in self.running:
             self._slot(task).filled += 1
         self.statistics.decode_steps += 1
@@ -289,6 +291,7 @@ class Scheduler:
     def _prefill(self, task: Task) -> Tensor | None:
         """One share of work for the prompt; (1, V) logits after its last token, when it has come to that."""
         slot, first = self._slot(task), None
+        self._use_threads(None)
         with self._failing_alone(task):
             wanted = min(self.chunk, task.inputs.num_tokens - slot.filled)
             while task.embeds is None or task.embeds.shape[0] < wanted:
@@ -361,18 +364,11 @@ class Scheduler:
         free = torch.ones(self.decoder.vocab_size, dtype=torch.bool)
         return torch.stack([free if mask is None else mask for mask in masks]).to(self.device)
 
+    def _use_threads(self, count: int | None) -> None:
+        if self.decode_threads is not None:
+            self._threads.use(count)
+
     @staticmethod
     def _slot(task: Task) -> Slot:
         assert task.slot is not None
         return task.slot
-
-
-@contextmanager
-def _cpu_threads(count: int | None) -> Iterator[None]:
-    """Use ``count`` threads of torch inside the block (a switch takes less than a microsecond)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -137,14 +137,33 @@ def test_the_callers_tensors_are_unchanged(engine, new_row):
     assert inputs.input_ids.tolist() == PROMPTS[0]
 
 
-def test_decode_steps_may_run_on_fewer_threads_than_the_rest(decoder, new_row):
-    seen, before = [], torch.get_num_threads()
-    torch.set_num_threads(2)
-    hook = decoder.lm_head.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+def threads_of_a_new_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_decode_steps_may_run_on_fewer_threads_than_the_rest_and_nobody_else_notices(decoder, new_row):
+    seen, others, before = [], [], torch.get_num_threads()
+
+    def look(*_):
+        seen.append(torch.get_num_threads())
+        others.append(threads_of_a_new_thread())
+
+    hook = decoder.lm_head.register_forward_hook(look)
     try:
-        run(decoder, [new_row(PROMPTS[0], max_new_tokens=4)], PROMPTS[:1], decode_threads=1)
-        assert seen == [2, 1, 1, 1]  # prefill, then three steps
-        assert torch.get_num_threads() == 2
+        torch.set_num_threads(3)
+        with new_engine(decoder, decode_threads=1) as engine:
+            engine.submit(text_inputs(PROMPTS[0]), new_row(PROMPTS[0], max_new_tokens=4)).result()
+            assert seen == [3, 1, 1, 1]  # prefill, then three steps
+            assert others == [3] * 4
+            torch.set_num_threads(2)  # the user changes his mind
+            engine.submit(text_inputs(PROMPTS[0]), new_row(PROMPTS[0], max_new_tokens=3)).result()
+            assert seen[4:] == [2, 1, 1]
+            assert others[4:] == [2] * 3
+            assert torch.get_num_threads() == threads_of_a_new_thread() == 2
     finally:
         hook.remove()
         torch.set_num_threads(before)
