@@ -20,6 +20,7 @@ import mm
 from mm.chat import TASK_PROMPTS
 from mm.cli.app import app
 from mm.errors import InputError, OptionError, ResourceError
+from mm.evaluation.asking import OTHER_READ_PROMPTS, grey_out, questions_of
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.metrics import Interval, wilson
@@ -27,7 +28,7 @@ from mm.evaluation.rendering import Painter
 from mm.evaluation.report import REFUSED, Report, Row, load_report
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import FIRST_STORED, load_stored, main, pack_image
-from mm.evaluation.suites import OTHER_READ_PROMPTS, Progress, evaluate, grey_out, questions_of
+from mm.evaluation.suites import Progress, evaluate
 from mm.evaluation.tasks import load_renderer
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
 
