@@ -34,7 +34,7 @@ class Knows:
         self.known = {(c.image.tobytes(), q.prompt): q.answer for c in charts for q in c.questions}
 
     def chat_batch(self, requests, /, **settings):
-        return [Said(self.known.get((image.tobytes(), prompt), "7")) for image, prompt in requests]
+        return [Said(self.known.get((asked.images.tobytes(), asked.question), "7")) for asked in requests]
 
 
 def test_the_set_is_complete_and_small(charts):
