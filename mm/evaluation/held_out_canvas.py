@@ -309,7 +309,9 @@ Design = Callable[[Generator], tuple[Sheet, tuple[Question, ...], str]]
 Ask = Callable[[Generator, Sheet, tuple[Question, ...], Shot], tuple[Question, ...]]
 
 
-def compose(design: Design, seed: tuple[int, ...], *, desk_share: float, ask: Ask | None = None) -> Document:
+def compose(
+    design: Design, seed: tuple[int, ...], *, desk_share: float, ask: Ask | None = None, plain: bool = False
+) -> Document:
     """Draw by a design until the document fits the sheet and its smallest letters stay readable in nine tiles.
 
     Args:
@@ -318,6 +320,7 @@ def compose(design: Design, seed: tuple[int, ...], *, desk_share: float, ask: As
         desk_share: share of the pictures that show a table around the paper.
         ask: makes other questions of the design's, of the sheet and of the shot; raises ``DoesNotFitError`` where it
             has none.
+        plain: a file as a program writes it, without a camera.
 
     Raises:
         RuntimeError: no attempt fits: a defect of the design.
@@ -326,7 +329,9 @@ def compose(design: Design, seed: tuple[int, ...], *, desk_share: float, ask: As
         rng = np.random.default_rng((*seed, attempt))
         try:
             sheet, questions, style = design(rng)
-            image, shot = photograph_with_shot(rng, sheet.finish(), desk=chance(rng, desk_share))
+            image, shot = sheet.finish(), Shot(0, 0.0)
+            if not plain:
+                image, shot = photograph_with_shot(rng, image, desk=chance(rng, desk_share))
             height = sheet.smallest * tile_scale(*image.size)
             if height < MIN_GLYPH or not MIN_SIDE <= image.width <= MAX_SIDE:
                 continue

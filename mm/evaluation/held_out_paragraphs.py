@@ -114,7 +114,7 @@ def _wrapped(text: str, font: Font, width: float) -> list[str]:
     return rows
 
 
-def _flow(sheet: Sheet, text: str, font: Font, *, indent: float = 0.0, at: str = "l") -> None:
+def flow(sheet: Sheet, text: str, font: Font, *, indent: float = 0.0, at: str = "l") -> None:
     """Running text, broken into rows; ``indent`` moves all rows but the first, whose text brings its own mark."""
     for number, row in enumerate(_wrapped(text, font, sheet.right - sheet.left - indent)):
         if number and indent:
@@ -157,7 +157,7 @@ def _plain(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     count = 1 if length < 200 else int(rng.integers(1, 4))
     at = "m" if chance(rng, 0.12) else "l"
     for number in range(count):
-        _flow(sheet, paragraph(story, length // count - 60), font, at=at)
+        flow(sheet, paragraph(story, length // count - 60), font, at=at)
         if number < count - 1:
             sheet.space(size * rng.uniform(0.3, 1.0))
     return sheet, (), "paragraph" if count == 1 else "paragraphs"
@@ -179,7 +179,7 @@ def _letter(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     sheet.text(pick(rng, _GREETINGS).format(words.last_name(rng)), font)
     sheet.space(size * rng.uniform(0.1, 0.6))
     for _ in range(1 if length < 450 else 2):
-        _flow(sheet, paragraph(story, (length - 190) // (1 if length < 450 else 2) - 60), font)
+        flow(sheet, paragraph(story, (length - 190) // (1 if length < 450 else 2) - 60), font)
         sheet.space(size * rng.uniform(0.2, 0.6))
     sheet.text(pick(rng, _CLOSINGS), font)
     sheet.text(sender.split(" ")[0] if chance(rng, 0.5) else sender, face.bold(size) if chance(rng, 0.3) else font)
@@ -205,7 +205,7 @@ def _list(rng: Generator, fonts: HeldOutFonts) -> Drawn:
         number += 1
         text = f"{mark.format(number)} {next(story)}"
         used += len(text)
-        _flow(sheet, text, font, indent=float(font.getlength(f"{mark.format(number)} ")))
+        flow(sheet, text, font, indent=float(font.getlength(f"{mark.format(number)} ")))
         if chance(rng, 0.3):
             sheet.space(size * 0.3)
     return sheet, (), "list"
@@ -223,7 +223,7 @@ def _notice(rng: Generator, fonts: HeldOutFonts) -> Drawn:
     sheet.space(size * 0.5)
     sheet.text(f"{words.day(rng, 2015, 2031)}, {words.clock(rng)}", face.bold(size), "m")
     sheet.space(size * 0.4)
-    _flow(sheet, paragraph(prose(rng), max(60, length - 180)), font, at=pick(rng, ("l", "l", "m")))
+    flow(sheet, paragraph(prose(rng), max(60, length - 180)), font, at=pick(rng, ("l", "l", "m")))
     sheet.space(size * 0.5)
     if chance(rng, 0.6):
         sheet.text(f"{pick(rng, ('Call', 'Phone:', 'Tel.'))} {words.phone(rng)}", font, "m")
