@@ -46,6 +46,7 @@ class Family(Generic[Config]):
         build_processor: the processor of a folder, checked against the config.
         key_map: published tensors and parameters.
         unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
+        draws: whether its complete checkpoints have a generation side.
         restrict: config and the names of the tensors in a folder -> the config of the model that they are; None where
             a family's folders always hold all of it.
     """
@@ -58,6 +59,7 @@ class Family(Generic[Config]):
     key_map: KeyMap
     unused_elements: Callable[[Config], int]
     restrict: Callable[[Config, Set[str]], Config] | None = None
+    draws: bool = False
 
 
 def check_agreement(

@@ -112,4 +112,5 @@ FAMILY = Family(
     key_map=KEY_MAP,
     unused_elements=unused_elements,
     restrict=restrict,
+    draws=True,
 )

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from mm.devices import resolve_device, resolve_dtype
-from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError
+from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError, TaskError
 from mm.families.family import Family, FamilyConfig
-from mm.hub import Checkpoint, find_checkpoint, find_config
+from mm.generation.image_head import ImageHead
+from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, published_configs
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
@@ -144,6 +145,26 @@ def load_model(
     model = build_model(config)
     load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
     return model.eval().requires_grad_(False)
+
+
+def drawing_models() -> list[str]:
+    """Names of the known models that can draw: bundled ones, then published ones."""
+    folders = {**bundled_models(), **published_configs()}
+    return [name for name, folder in folders.items() if FAMILIES.load(load_config(folder).family).draws]
+
+
+def image_head_of(model: VisionLanguageModel, name: str) -> ImageHead:
+    """The generation side of a model; ``name`` is for the message.
+
+    Raises:
+        TaskError: it has none.
+    """
+    if model.image_head is None:
+        raise TaskError(
+            f"{name} has no generation side (its weights hold none), so it cannot draw. Models that can: "
+            f"{', '.join(drawing_models())}"
+        )
+    return model.image_head
 
 
 def load_processor(folder: Path) -> Processor:

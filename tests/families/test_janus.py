@@ -1,0 +1,167 @@
+"""Janus folders: strict loading, understanding only, half a generation side, saving, and chat without diffusers."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from mm.errors import ConfigError, TaskError, WeightsError
+from mm.families.janus import IMAGE_SIDE, KEY_MAP
+from mm.families.table import (
+    build_model,
+    drawing_models,
+    image_head_of,
+    load_config,
+    load_model,
+    load_processor,
+    prompt_tokens,
+    save_pretrained,
+)
+from mm.model import VisionLanguageModel
+from mm.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def published(golden: Callable[[str], Path]) -> Path:
+    return golden("janus_pro") / "checkpoint"
+
+
+@pytest.fixture
+def folder(published: Path, tmp_path: Path) -> Path:
+    """A writable copy."""
+    return Path(shutil.copytree(published, tmp_path / "checkpoint"))
+
+
+def load(folder: Path) -> VisionLanguageModel:
+    return load_model(folder, device="cpu", dtype="float32")
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
+    """Changed weights, as one safetensors file."""
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    (folder / "pytorch_model.bin").unlink()
+    save_file(change(tensors), folder / "model.safetensors")
+
+
+def change_json(path: Path, **values: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_the_key_map_goes_there_and_back(published: Path) -> None:
+    model = build_model(load_config(published))
+    names = {name for name in torch.load(published / "pytorch_model.bin", weights_only=True, mmap=True)}
+    kept = {name for name in names if not KEY_MAP.is_dropped(name)}
+    parameters = dict(model.named_parameters())
+    for name in kept:
+        target, index = KEY_MAP.to_model(name)
+        assert index is None and KEY_MAP.to_published(target, len(parameters[target])) == [(name, None)]
+    assert set(KEY_MAP.published_shapes(model)) == kept
+    assert "gen_vision_model.quantize.codebook_used" in names - kept
+
+
+def test_everything_wrong_is_listed_in_one_error(folder: Path) -> None:
+    def change(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        del tensors["aligner.layers.2.bias"]
+        tensors["gen_embed.weight"] = torch.zeros(512, 9)
+        return {**tensors, "gen_vision_model.extra": torch.zeros(2)}
+
+    rewrite(folder, change)
+    with pytest.raises(WeightsError) as caught:
+        load(folder)
+    for part in (
+        "1 missing: aligner.layers.2.bias",
+        "1 unexpected: gen_vision_model.extra",
+        r"1 of another shape: gen_embed.weight is [512, 9], expected [512, 8]",
+    ):
+        assert part in str(caught.value)
+
+
+def test_weights_for_understanding_only(folder: Path) -> None:
+    rewrite(folder, lambda tensors: {k: v for k, v in tensors.items() if not k.startswith(IMAGE_SIDE)})
+    model = load(folder)
+    assert model.image_head is None
+    reply = Pipeline(model, load_processor(folder)).chat(None, "Say 5 words.", max_new_tokens=4)
+    assert reply.token_ids == (996, 565, 1356, 406), "as recorded with all weights"
+    with pytest.raises(
+        TaskError,
+        match=r"my-model has no generation side .* cannot draw. Models that can: deepseek-ai/Janus-1.3B, "
+        r"deepseek-ai/Janus-Pro-1B, deepseek-ai/Janus-Pro-7B\.",
+    ):
+        image_head_of(model, "my-model")
+
+
+def test_half_of_a_generation_side_is_refused(folder: Path) -> None:
+    def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        side = sorted(name for name in tensors if name.startswith(IMAGE_SIDE))
+        return {name: tensor for name, tensor in tensors.items() if name not in side[: len(side) // 2]}
+
+    rewrite(folder, half)
+    with pytest.raises(WeightsError, match=r"\d+ missing: gen_aligner.layers.0.bias, .*The download is incomplete"):
+        load(folder)
+
+
+def test_models_that_draw() -> None:
+    names = drawing_models()
+    assert names == sorted(names, key=lambda name: "/" in name), "bundled ones first"
+    assert not any("vl2" in name for name in names)
+
+
+def test_a_saved_model_is_the_same_model(folder: Path, published: Path, tmp_path: Path) -> None:
+    model = load(published)
+    save_pretrained(model, tmp_path / "saved", source=published, dtype=torch.bfloat16)
+    before = torch.load(published / "pytorch_model.bin", weights_only=True)
+    after: dict[str, Tensor] = {}
+    for shard in (tmp_path / "saved").glob("*.safetensors"):
+        after |= load_file(shard)
+    assert before.keys() == after.keys(), "dropped tensors are copied along"
+    assert all(torch.equal(before[name], after[name]) for name in before if before[name].dtype == torch.bfloat16)
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), load(tmp_path / "saved").parameters(), strict=True)
+    )
+    assert load_processor(tmp_path / "saved").spec == load_processor(published).spec
+
+
+def test_files_of_different_models(folder: Path) -> None:
+    change_json(folder / "processor_config.json", num_image_tokens=144)
+    with pytest.raises(
+        ConfigError, match="processor_config.json has num_image_tokens 144, but the encoder in config.json has 576"
+    ):
+        load_processor(folder)
+    change_json(folder / "processor_config.json", num_image_tokens=576)
+    change_json(folder / "preprocessor_config.json", image_size=448)
+    with pytest.raises(
+        ConfigError, match="preprocessor_config.json has image_size 448, but vision_config.params has 384"
+    ):
+        load_processor(folder)
+
+
+def test_role_and_image_tokens(folder: Path) -> None:
+    tokens = {token.purpose: (token.text, token.id) for token in prompt_tokens(folder)}
+    assert tokens["assistant"] == ("<|Assistant|>", 1407)
+    assert tokens["image"] == ("<image_placeholder>", 1403)
+    assert tokens["image start"] == ("<begin_of_image>", 1404)
+    assert tokens["image end"] == ("<end_of_image>", 1405)
+    assert tokens["pad"] == ("<｜▁pad▁｜>", 1402)
+    (folder / "tokenizer.json").unlink()
+    assert {token.id for token in prompt_tokens(folder)} == {None}
+
+
+def test_loading_answering_and_saving_import_no_diffusers(published: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from mm import Pipeline
+from mm.families.table import save_pretrained
+pipe = Pipeline.from_pretrained({str(published)!r}, device="cpu")
+pipe.chat(None, "Say 5 words.", max_new_tokens=2)
+save_pretrained(pipe.model, {str(tmp_path / "saved")!r}, source=pipe.folder)
+sys.exit(", ".join({{"diffusers", "transformers", "peft", "accelerate"}} & sys.modules.keys()) or None)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
