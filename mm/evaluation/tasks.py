@@ -46,7 +46,7 @@ TASKS: dict[str, Task] = {
     "receipts": Task("mm.evaluation.held_out_receipts:render_receipt"),
     "forms": Task("mm.evaluation.held_out_forms:render_form"),
     "paragraphs": Task("mm.evaluation.held_out_paragraphs:render_paragraph"),
-    "screens": Task("mm.evaluation.held_out_screens:render_screen"),
+    "screens": Task("mm.evaluation.held_out_screens:render_screen", documents=1.5),
     "charts": Task("mm.evaluation.held_out_charts:render_chart", documents=2.0, reading=False),
     "data_tables": Task("mm.evaluation.held_out_data_tables:render_data_table", documents=1.2),
     "scenes": Task("mm.evaluation.held_out_scenes:render_scene", reading=False),
