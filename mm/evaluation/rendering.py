@@ -54,8 +54,9 @@ class Painter:
                 drawn = running.popleft().result()
             except BrokenProcessPool as error:
                 raise ResourceError(
-                    "a process that draws pictures was ended from outside, perhaps for want of memory. "
-                    f"Use fewer than {self._workers} workers (--workers)"
+                    "a process that draws pictures was ended from outside, perhaps for want of memory: use fewer than "
+                    f"{self._workers} workers (--workers). In a script of your own, call evaluate below "
+                    "if __name__ == '__main__', or with workers=0"
                 ) from error
             yield from drawn
 

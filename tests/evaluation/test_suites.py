@@ -314,7 +314,7 @@ def test_a_lost_worker_is_explained(fonts_are_here):
         painter = Painter(HeldOutFonts.find(), pool, 1)
         with suppress(BrokenProcessPool):
             pool.submit(os._exit, 1).result()
-        with pytest.raises(ResourceError, match="ended from outside.*Use fewer than 1 workers"):
+        with pytest.raises(ResourceError, match="ended from outside.*fewer than 1 workers.*workers=0"):
             list(painter.documents("lines", range(3)))
 
 
