@@ -278,7 +278,7 @@ class Scheduler:
         visible = min((max(positions) // VISIBLE_BLOCK + 1) * VISIBLE_BLOCK, self.slots.length)
         count = len(tokens)
         beyond = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count if self.rounds_rows else 0
-        inputs = torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]).to(self.device)
+        inputs = self._on_device(torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]))
         cache = self.slots.leading(count + beyond)
         self._use_threads(self.decode_threads)
         logits = self._with_room(lambda: decode_step(self.decoder, inputs[0], inputs[1], cache, visible))
@@ -348,7 +348,7 @@ class Scheduler:
     def _uniforms(self) -> Tensor:
         """(B,) float32, one new random number for each answer that samples."""
         values = [task.row.uniform() if task.row.options.samples else 0.0 for task in self.running]
-        return torch.tensor(values).to(self.device)
+        return self._on_device(torch.tensor(values))
 
     def _allowed(self, errors: dict[Task, BaseException]) -> Tensor | None:
         """(B, V) bool of the tokens that constraints allow, None when nothing is constrained now."""
@@ -362,7 +362,13 @@ class Scheduler:
         if all(mask is None for mask in masks):
             return None
         free = torch.ones(self.decoder.vocab_size, dtype=torch.bool)
-        return torch.stack([free if mask is None else mask for mask in masks]).to(self.device)
+        return self._on_device(torch.stack([free if mask is None else mask for mask in masks]))
+
+    def _on_device(self, tensor: Tensor) -> Tensor:
+        """A copy where the decoder is, without waiting for what runs there."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
     def _use_threads(self, count: int | None) -> None:
         if self.decode_threads is not None:

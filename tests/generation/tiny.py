@@ -46,28 +46,29 @@ class Embedder:
 
     def __init__(self, decoder):
         self.decoder = decoder
-        self.numbers = torch.randn(5, 32, generator=torch.Generator().manual_seed(3))
+        self.device = decoder.lm_head.weight.device
+        self.numbers = torch.randn(5, 32, generator=torch.Generator().manual_seed(3)).to(self.device)
         self.views = 0
         self.calls = 0
 
     def __call__(self, inputs):
         self.calls += 1
         self.views += len(inputs.pixels)
-        embeds = self.decoder.embed(inputs.input_ids[None])[0]
+        embeds = self.decoder.embed(inputs.input_ids[None].to(self.device))[0]
         for index, span in enumerate(inputs.spans):
             assert span.stop - span.start == 5
-            embeds[span.start : span.stop] = self.numbers * inputs.pixels[2 * index].mean()
+            embeds[span.start : span.stop] = self.numbers * inputs.pixels[2 * index].mean().item()
         return embeds
 
 
 def new_engine(decoder, embed=None, **options):
-    return Engine(decoder, embed or Embedder(decoder), device=torch.device("cpu"), **options)
+    return Engine(decoder, embed or Embedder(decoder), device=decoder.lm_head.weight.device, **options)
 
 
 def plain_greedy(decoder, ids, count):
     """The answer of a loop without a cache."""
     ids = list(ids)
     for _ in range(count):
-        hidden = decoder(decoder.embed(torch.tensor([ids])))
+        hidden = decoder(decoder.embed(torch.tensor([ids], device=decoder.lm_head.weight.device)))
         ids.append(decoder.logits(hidden[:, -1]).argmax().item())
     return ids[-count:]
