@@ -9,7 +9,7 @@ Letters: B pictures, H W pixels down and across, h w codes down and across, N = 
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,10 @@ class VQTokenizer(nn.Module):
         for name, shape in _tensors(config):
             _register(self, name, nn.Parameter(torch.empty(shape)))
         self.reset_parameters()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles make networks of their own."""
+        return {name: value for name, value in self.__dict__.items() if name != "_networks"}
 
     def reset_parameters(self) -> None:
         """Fresh weights: torch's defaults for convolutions, ones for norms, uniform within 1 / K for the codebook."""

@@ -90,6 +90,7 @@ def test_gradients_reach_every_parameter() -> None:
     rows = vq.codebook()[vq.nearest(vectors)]
     pixels = vq.paint(vectors + (rows - vectors).detach()) + 0 * rows.sum()
     (pixels.square().mean() + (rows - vectors).square().mean()).backward()
+    assert torch.equal(copy.deepcopy(vq).paint(vectors), vq.paint(vectors)), "a copy while training"
     without = [name for name, parameter in vq.named_parameters() if parameter.grad is None]
     assert without == []
 
