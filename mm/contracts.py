@@ -153,6 +153,11 @@ class MultimodalModel(Protocol):
         ...
 
     @property
+    def image_head(self) -> "ImageHead | None":
+        """What draws; None where the weights hold nothing that does."""
+        ...
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         ...

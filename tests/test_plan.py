@@ -161,7 +161,7 @@ class Allocations(TorchDispatchMode):
         self.live -= size
 
 
-@pytest.mark.parametrize("case", ["deepseek_vl2_tiny", "deepseek_vl2_small", "deepseek_vl2_base"])
+@pytest.mark.parametrize("case", ["deepseek_vl2_tiny", "deepseek_vl2_small", "deepseek_vl2_base", "janus_pro"])
 def test_activations_are_estimated_from_above(case: str, golden: Callable[[str], Path]) -> None:
     """The real modules, run on an image and a long prompt: the formula covers what they allocate, within a factor."""
     folder = golden(case) / "checkpoint"

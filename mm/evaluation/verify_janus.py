@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.contracts import Batch, DrawingPrompt
+from mm.devices import exact_convolutions
 from mm.errors import InputError
 from mm.evaluation.compare import Row, compare_close, compare_exact, compare_values, judge, shorten, unknown
 from mm.evaluation.recorded_run import Run, module_outputs
@@ -225,7 +226,9 @@ def _run_encode(
 
 
 def _project(vq: VQTokenizer, name: str, picture: Tensor) -> Tensor:
-    return F.conv2d(picture, vq.get_parameter(f"{name}.weight"), vq.get_parameter(f"{name}.bias"))
+    weight = vq.get_parameter(f"{name}.weight")
+    with exact_convolutions(weight.device, weight.dtype):
+        return F.conv2d(picture, weight, vq.get_parameter(f"{name}.bias"))
 
 
 @dataclass(frozen=True)

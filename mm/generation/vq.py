@@ -9,6 +9,7 @@ Letters: B pictures, H W pixels down and across, h w codes down and across, N = 
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.config import VQConfig
+from mm.devices import exact_convolutions
 from mm.errors import ImageError, InputError
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class VQTokenizer(nn.Module):
                 f"a picture of {width}x{height} pixels has no whole number of codes of {side}x{side}. Resize it to "
                 f"multiples of {side}"
             )
-        with torch.inference_mode():
+        with self._exactly():
             rows = [self.nearest(self.latents(picture)).flatten(1) for picture in pixels.split(1)]
         return torch.cat(rows)
 
@@ -90,11 +92,18 @@ class VQTokenizer(nn.Module):
                 f"(pictures, {height * width})"
             )
         check_codes(codes, self.config.num_codes)
-        with torch.inference_mode():
+        with self._exactly():
             book = self.codebook()
             vectors = book[codes.to(book.device).long()].unflatten(1, grid)  # (B, h, w, C)
             rows = [self.paint(picture).float() for picture in vectors.split(1)]
         return torch.cat(rows)
+
+    @contextmanager
+    def _exactly(self) -> Iterator[None]:
+        """No gradients, and float32 convolutions in float32 on every device."""
+        weight = self.get_parameter("quant_conv.weight")
+        with torch.inference_mode(), exact_convolutions(weight.device, weight.dtype):
+            yield
 
     def latents(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, H, W) in -1..1 -> vectors of length 1 (B, h, w, C), before they are moved to the codebook."""
@@ -102,11 +111,11 @@ class VQTokenizer(nn.Module):
         weight = self.get_parameter("quant_conv.weight")
         hidden = encoder(pixels.to(weight.device, weight.dtype))
         vectors = F.conv2d(hidden, weight, self.get_parameter("quant_conv.bias"))  # (B, C, h, w)
-        return F.normalize(vectors, dim=1).permute(0, 2, 3, 1)
+        return F.normalize(_wide(vectors), dim=1).permute(0, 2, 3, 1)
 
     def codebook(self) -> Tensor:
-        """(K, C) rows of length 1."""
-        return F.normalize(self.get_parameter("quantize.embedding.weight"), dim=-1)
+        """(K, C) rows of length 1, float32 or wider, so that the nearest is found in bf16 models too."""
+        return F.normalize(_wide(self.get_parameter("quantize.embedding.weight")), dim=-1)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Vectors of length 1 (..., C) -> the codes (...) int64 of the nearest rows; of equals the first."""
@@ -115,11 +124,9 @@ class VQTokenizer(nn.Module):
     def paint(self, vectors: Tensor) -> Tensor:
         """Rows of the codebook (B, h, w, C) -> pixels (B, 3, H, W), about -1..1."""
         _, decoder = self.networks()
-        hidden = F.conv2d(
-            vectors.permute(0, 3, 1, 2).contiguous(),
-            self.get_parameter("post_quant_conv.weight"),
-            self.get_parameter("post_quant_conv.bias"),
-        )
+        weight = self.get_parameter("post_quant_conv.weight")
+        picture = vectors.permute(0, 3, 1, 2).contiguous().to(weight.dtype)  # (B, C, h, w)
+        hidden = F.conv2d(picture, weight, self.get_parameter("post_quant_conv.bias"))
         pixels: Tensor = decoder(hidden)
         return pixels
 
@@ -136,6 +143,10 @@ class VQTokenizer(nn.Module):
                 # Views where a 1 x 1 convolution is diffusers' linear layer.
                 module._parameters[leaf] = parameter.view(module._parameters[leaf].shape)
         return encoder, decoder
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def check_codes(codes: Tensor, num_codes: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from mm.chat import Message, Part, TextPart
-from mm.contracts import Batch, Inputs
+from mm.contracts import Batch, DrawingPrompt, Inputs
 from mm.errors import ConfigError, OptionError, PromptError, ResourceError
 from mm.images import ImageSource
 from mm.tokenizer import Tokenizer
@@ -91,6 +91,15 @@ class Processor(Protocol):
 
     def num_image_tokens(self, width: int, height: int, num_images: int = 1, max_tiles: int | None = None) -> int:
         """Tokens that one image takes."""
+        ...
+
+    def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
+        """Ids for drawing a picture of ``prompt``, and what guidance leads away from.
+
+        Raises:
+            PromptError: a prompt is empty.
+            TaskError: models of this family cannot draw.
+        """
         ...
 
     def process_prompt(

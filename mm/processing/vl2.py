@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from mm.chat import CHAT_TEMPLATES, ImagePart, Message, Part, TextPart, check_order, split_text
-from mm.contracts import Batch, ImageSpan, Inputs
-from mm.errors import ImageError, OptionError, PromptError
+from mm.contracts import Batch, DrawingPrompt, ImageSpan, Inputs
+from mm.errors import ImageError, OptionError, PromptError, TaskError
 from mm.images import ImageSource, open_image
 from mm.processing import tiling
 from mm.processing.base import collate_rows, stripped
@@ -151,6 +151,10 @@ class VL2Processor:
         row = _Row(self, [open_image(image, official=official_images) for image in images], max_tiles)
         row.add(parts, answer=False)
         return row.inputs(shown, mask_prompt=self.spec.mask_prompt)
+
+    def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
+        """Raise ``TaskError``: DeepSeek-VL2 understands images and does not draw them."""
+        raise TaskError(f"DeepSeek-VL2 cannot draw, so there is no drawing of {prompt!r:.60}. Use a Janus model")
 
     def views(
         self, image: Image.Image, *, tiling: bool, max_tiles: int | None = None

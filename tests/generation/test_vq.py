@@ -130,3 +130,15 @@ def test_bytes_there_and_back() -> None:
     assert (float(pixels.min()), float(pixels.max())) == (-1.0, 1.0)
     assert np.abs(to_bytes(pixels)[0].astype(int) - picture).max() <= 1, "truncated as published"
     assert to_bytes(torch.tensor([-3.0, 3.0, 0.0]).view(1, 3, 1, 1)).tolist() == [[[[0, 255, 127]]]]
+
+
+def test_bfloat16_finds_the_codes_that_float32_finds(vq: VQTokenizer) -> None:
+    """Of rows that differ in less than bf16 resolves."""
+    close = copy.deepcopy(vq)
+    rows = close.get_parameter("quantize.embedding.weight")
+    rows.copy_(rows[:1] + torch.linspace(0, 0.01, 50)[:, None] * torch.eye(8)[0])
+    codes = close.nearest(close.codebook())
+    half = close.bfloat16()
+    assert half.codebook().dtype == torch.float32
+    assert len(half.nearest(half.codebook()).unique()) == len(half.codebook().unique(dim=0))
+    assert half.decode(codes[None, :24], (6, 4)).dtype == torch.float32

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 
 from mm.chat import Message, TextPart, parse_messages, task_message, user_message
 from mm.contracts import Inputs
-from mm.errors import ConfigError, ImageError, OptionError, PromptError
+from mm.errors import ConfigError, ImageError, OptionError, PromptError, TaskError
 from mm.processing import tiling
 from mm.processing.vl2 import EXTRA_TOKENS, VL2Processor
 from mm.tokenizer import Tokenizer
@@ -317,3 +317,10 @@ def test_a_tokenizer_of_another_family_is_refused(golden: Golden, published: VL2
     with pytest.raises(ConfigError, match="the tokenizer has no token '<image>'"):
         VL2Processor(published.spec, bare)
     assert EXTRA_TOKENS[-2:] == ("<|User|>", "<|Assistant|>")
+
+
+def test_it_cannot_draw(processor: VL2Processor) -> None:
+    with pytest.raises(
+        TaskError, match="DeepSeek-VL2 cannot draw, so there is no drawing of 'a fox'. Use a Janus"
+    ):
+        processor.drawing_prompt("a fox")
