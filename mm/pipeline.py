@@ -16,7 +16,7 @@ from mm.chat import task_message
 from mm.contracts import CancelToken, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.environment import host_memory
-from mm.errors import ContextOverflowError, InputError, OptionError
+from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
@@ -93,6 +93,7 @@ class Pipeline:
         folder: where the model came from, if it came from files.
         context: most tokens of prompt and answer together; None takes the length that the model was trained for.
         max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
+        needs_image: the model was trained with pictures only: a conversation without one gets a warning.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Pipeline:
         folder: Path | None = None,
         context: int | None = None,
         max_running: int = DEFAULT_SLOTS,
+        needs_image: bool = False,
     ) -> None:
         trained = model.decoder.max_positions
         if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
@@ -118,6 +120,7 @@ class Pipeline:
         self.processor = processor
         self.name = name
         self.folder = folder
+        self.needs_image = needs_image
         self.context = trained if context is None else context
         few = model.device.type == "cpu" and _weight_bytes(model.decoder) < SINGLE_THREAD_BYTES
         self._embedder = PromptEmbedder(model, ViewCache(kept_bytes(_weight_bytes(model))))
@@ -171,7 +174,15 @@ class Pipeline:
         processor = load_processor(checkpoint.folder)
         with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
             model = load_model(checkpoint.folder, device=place, dtype=number)
-        return cls(model, processor, name=str(name), folder=checkpoint.folder, context=context, max_running=max_running)
+        return cls(
+            model,
+            processor,
+            name=str(name),
+            folder=checkpoint.folder,
+            context=context,
+            max_running=max_running,
+            needs_image=_needs_image(checkpoint.folder),
+        )
 
     def chat(
         self,
@@ -298,6 +309,11 @@ class Pipeline:
             max_tiles=settings.max_tiles,
             official_images=settings.official_images,
         )
+        if self.needs_image and not inputs.spans:
+            warnings.warn(
+                f"{self.name} was trained with pictures only: without one its answer means nothing. Give it an image.",
+                stacklevel=3,
+            )
         left = self.context - inputs.num_tokens
         wanted = settings.sampling.max_new_tokens
         if left < (wanted or 1):
@@ -450,6 +466,21 @@ def _weight_bytes(module: object) -> int:
     """Bytes of a module's weights."""
     assert isinstance(module, torch.nn.Module)
     return sum(weight.nbytes for weight in module.parameters())
+
+
+def _needs_image(folder: Path) -> bool:
+    """``needs_image`` of the folder's generation_config.json, False where it says nothing of it.
+
+    Raises:
+        ConfigError: not a JSON object, or the key is not true or false.
+    """
+    from mm.families.table import read_json
+
+    path = folder / "generation_config.json"
+    value = read_json(path).get("needs_image", False) if path.is_file() else False
+    if not isinstance(value, bool):
+        raise ConfigError(f"{path} has needs_image {value!r}; expected true or false. Correct it, or leave it out.")
+    return value
 
 
 def _is_too_large(folder: Path) -> bool:

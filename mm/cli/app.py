@@ -10,12 +10,12 @@ from typer.core import TyperGroup
 
 from mm import __version__
 from mm.cli import chat, check, info, read
-from mm.cli.output import note, open_missing_streams, readable_warnings
-from mm.errors import MMError
+from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
+from mm.errors import MMError, OptionError
 
 
 class Guarded(TyperGroup):
-    """A user's mistake is one line on standard error and exit status 1, never a traceback."""
+    """A user's mistake is one line on standard error, never a traceback. Exit status 2 for a wrong option, else 1."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -24,7 +24,7 @@ class Guarded(TyperGroup):
                 return super().invoke(ctx)
         except MMError as error:
             note(f"error: {' '.join(str(error).split())}")
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
         except BrokenPipeError:
             raise  # `mm ... | head`: typer ends the command quietly
         except OSError as error:  # about a file, in a place where no message of its own waits
@@ -81,4 +81,9 @@ def main() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # bytes that are no text are shown as such, and stop nothing
             stream.reconfigure(errors="replace" if stream is sys.stdin else "backslashreplace")
-    app(prog_name="mm")
+    try:
+        app(prog_name="mm")
+    except OSError as error:  # of a help page or the version: everything else is caught where it is written
+        give_up_stdout()
+        note(f"error: {FULL.format(error.strerror)}")
+        raise SystemExit(1) from error

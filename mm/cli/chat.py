@@ -35,6 +35,7 @@ def chat(
     top_k: options.TopK = None,
     seed: options.Seed = None,
     system: options.System = None,
+    special_tokens: options.SpecialTokens = options.SpecialTokensChoice.AUTO,
     max_tiles: options.MaxTiles = None,
     context: options.Context = None,
     json: options.Json = False,
@@ -50,6 +51,7 @@ def chat(
         "top_k": top_k,
         "seed": seed,
         "system": system,
+        "special_tokens": special_tokens.value,
         "max_tiles": max_tiles,
     }
     check_images(prompt.images)

@@ -123,6 +123,9 @@ def _write_plan(plan: "Plan") -> None:
     trained = f"{plan.context:,} tokens"
     if plan.context > plan.trained_context:
         trained += f" (more than the {plan.trained_context:,} it was trained for)"
+    images = f"{work.images} image{'s' * (work.images != 1)}"
+    if work.images:
+        images += f" of {plan.image_tokens:,} tokens"
     write_pairs(
         [
             ("model", f"{plan.model} ({plan.source})"),
@@ -131,8 +134,8 @@ def _write_plan(plan: "Plan") -> None:
             ("weight files", bytes_text(plan.download_bytes)),
             ("type, device", f"{plan.dtype} on {plan.device}"),
             ("cache", f"{plan.cache_bytes_per_token:,} B a token"),
-            ("workload", f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {work.images} images of "
-             f"{plan.image_tokens:,} tokens, {work.max_new_tokens:,} new tokens"),
+            ("workload", f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {images}, "
+             f"{work.max_new_tokens:,} new tokens"),
             ("context", trained),
             ("peak memory", bytes_text(peak.total)),
             ("  weights", bytes_text(peak.weights)),

@@ -1,5 +1,6 @@
 """Options that several commands share, declared once."""
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -40,5 +41,22 @@ TopP = Annotated[
 ]
 TopK = Annotated[int | None, typer.Option(min=0, metavar="K", help="Sample from the K most likely tokens.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Makes sampling repeatable.")]
+
+
+class SpecialTokensChoice(StrEnum):
+    """Values of ``mm.chat.SpecialTokens``."""
+
+    AUTO = "auto"
+    ALL = "all"
+    NONE = "none"
+
+
+SpecialTokens = Annotated[
+    SpecialTokensChoice,
+    typer.Option(
+        metavar="WHICH",
+        help="Special tokens of the question that are control tokens: auto (image tag, box markup), all, or none.",
+    ),
+]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]

@@ -18,6 +18,8 @@ from rich.text import Text
 
 from mm.errors import ResourceError
 
+FULL = "cannot write to standard output: {}. Free some space, or send it to another place."
+
 
 def write(text: str, *, end: str = "\n") -> None:
     """Text to standard output as it is, at once.
@@ -31,10 +33,8 @@ def write(text: str, *, end: str = "\n") -> None:
     except BrokenPipeError:
         raise  # `mm ... | head`: whoever reads has enough, and the command ends quietly
     except OSError as error:
-        _give_up_stdout()
-        raise ResourceError(
-            f"cannot write to standard output: {error.strerror}. Free some space, or send it to another place."
-        ) from error
+        give_up_stdout()
+        raise ResourceError(FULL.format(error.strerror)) from error
 
 
 def open_missing_streams() -> None:
@@ -47,7 +47,7 @@ def open_missing_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def _give_up_stdout() -> None:
+def give_up_stdout() -> None:
     """Drop what cannot be written: Python writes it again when it ends, and would report the same error there."""
     with suppress(OSError, ValueError):  # ValueError: no file behind it
         null = os.open(os.devnull, os.O_WRONLY)
