@@ -102,7 +102,7 @@ class VQTokenizer(nn.Module):
     def _exactly(self) -> Iterator[None]:
         """No gradients, and float32 convolutions in float32 on every device."""
         weight = self.get_parameter("quant_conv.weight")
-        with torch.inference_mode(), exact_convolutions(weight.device, weight.dtype):
+        with torch.no_grad(), exact_convolutions(weight.device, weight.dtype):
             yield
 
     def latents(self, pixels: Tensor) -> Tensor:

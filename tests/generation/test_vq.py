@@ -86,10 +86,14 @@ def test_changed_weights_are_seen(vq: VQTokenizer) -> None:
 def test_gradients_reach_every_parameter() -> None:
     torch.manual_seed(0)
     vq = VQTokenizer(TINY)
-    vectors = vq.latents(torch.rand(1, 3, 8, 8))
+    pixels = torch.rand(1, 3, 8, 8)
+    vectors = vq.latents(pixels)
+    assert torch.equal(vq.encode(pixels).flatten(), vq.nearest(vectors).flatten())
+    # Codes that were encoded before a step may be labels and indices in it.
+    torch.nn.functional.embedding(vq.encode(pixels), torch.rand(50, 4, requires_grad=True)).sum().backward()
     rows = vq.codebook()[vq.nearest(vectors)]
-    pixels = vq.paint(vectors + (rows - vectors).detach()) + 0 * rows.sum()
-    (pixels.square().mean() + (rows - vectors).square().mean()).backward()
+    painted = vq.paint(vectors + (rows - vectors).detach())
+    (painted.square().mean() + (rows - vectors).square().mean()).backward()
     assert torch.equal(copy.deepcopy(vq).paint(vectors), vq.paint(vectors)), "a copy while training"
     without = [name for name, parameter in vq.named_parameters() if parameter.grad is None]
     assert without == []
