@@ -32,6 +32,14 @@ class PromptTemplate:
     separator: str = "\n\n"  # after the system prompt and each question
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Part of a prompt that ends with an end token or with the prompt, so that no token reaches over its borders."""
+
+    parts: tuple[Part, ...]
+    answer: int | None = None  # the first part of the answer in it
+
+
 class VLMProcessor:
     """Turns conversations into model inputs. Holds no state of a conversation; safe to share.
 
@@ -57,6 +65,7 @@ class VLMProcessor:
         self.pad_id = tokenizer.pad_id if tags.pad is None else tokenizer.token_id(tags.pad)
         self._before = [] if tags.image_start is None else [tokenizer.token_id(tags.image_start)]
         self._after = [] if tags.image_end is None else [tokenizer.token_id(tags.image_end)]
+        self._begin = [tokenizer.bos_id] if tokenizer.add_bos else []
         self._control = frozenset((*template.names.values(), tokenizer.eos_token))
         self.squares = SquareImages(
             size=spec.image_size,
@@ -107,8 +116,8 @@ class VLMProcessor:
         if training and turns[-1].role != "assistant":
             raise PromptError("a training conversation must end with an answer. Add an assistant message")
         images = [open_image(source, official=official_images) for turn in turns for source in turn.images]
-        parts, answers = self._prompt(turns, complete=training)
-        return self._inputs(parts, images, answers, mask_prompt=training or self.spec.mask_prompt)
+        chunks = self._chunks(turns, complete=training)
+        return self._inputs(chunks, images, mask_prompt=training or self.spec.mask_prompt)
 
     def process_prompt(
         self,
@@ -138,10 +147,11 @@ class VLMProcessor:
             raise PromptError("the prompt is empty. Write what the model is to continue")
         special = self.tokenizer.special_tokens - {self.spec.image_token}
         parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
+        chunks = [_Chunk(parts)]
         if apply_template:
-            parts, _ = self._prompt((Message("user", parts),), complete=False)
+            chunks = self._chunks((Message("user", parts),), complete=False)
         opened = [open_image(image, official=official_images) for image in images]
-        return self._inputs(parts, opened, [], mask_prompt=self.spec.mask_prompt)
+        return self._inputs(chunks, opened, mask_prompt=self.spec.mask_prompt)
 
     def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
         """Ids for drawing a picture of ``prompt``: the question alone, with no system prompt, up to where codes begin.
@@ -194,11 +204,11 @@ class VLMProcessor:
         self.spec.save(folder)
         self.tokenizer.save(folder)
 
-    def _prompt(self, turns: Sequence[Message], *, complete: bool) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
-        """The parts of a conversation's prompt, and (first, one past the last) part of each answer with its end."""
+    def _chunks(self, turns: Sequence[Message], *, complete: bool) -> list["_Chunk"]:
+        """A conversation's prompt, cut after the end token of each answer."""
         names, separator = self.template.names, TextPart(self.template.separator)
+        chunks: list[_Chunk] = []
         parts: list[Part] = []
-        answers = []
         system: tuple[Part, ...] = (TextPart(self.template.system_prompt),)
         if turns[0].role == "system":
             system, turns = turns[0].parts, turns[1:]
@@ -206,17 +216,19 @@ class VLMProcessor:
             parts += [*system, separator]
         for turn in turns:
             parts += [TextPart(names[turn.role], self._control), TextPart(":")]
-            first = len(parts)
-            parts += [TextPart(" "), *stripped(turn.parts)]
             if turn.role == "user":
-                parts.append(separator)
-            elif complete or turn is not turns[-1]:
+                parts += [TextPart(" "), *stripped(turn.parts), separator]
+                continue
+            answer = len(parts)
+            parts += [TextPart(" "), *stripped(turn.parts)]
+            if complete or turn is not turns[-1]:
                 parts.append(TextPart(self.tokenizer.eos_token, self._control))
-            if turn.role == "assistant":
-                answers.append((first, len(parts)))
+            chunks.append(_Chunk(tuple(parts), answer))
+            parts = []
         if turns[-1].role == "user":
             parts += [TextPart(names["assistant"], self._control), TextPart(":")]
-        return tuple(parts), answers
+            chunks.append(_Chunk(tuple(parts)))
+        return chunks
 
     def _drawing_ids(self, prompt: str, complaint: str) -> tuple[list[int], str]:
         if not prompt.strip():
@@ -231,11 +243,11 @@ class VLMProcessor:
             TextPart(":"),
             TextPart(start, frozenset((start,))),
         )
-        return self._ids(parts)[0], self._text(parts)
+        return [*self._begin, *self._ids(parts)[0]], self._text(parts)
 
     def _ids(self, parts: Sequence[Part]) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids with the begin token, and where the positions of each image start and stop."""
-        ids = [self.tokenizer.bos_id] if self.tokenizer.add_bos else []
+        """Token ids without the begin token, and where the positions of each image start and stop."""
+        ids: list[int] = []
         places = []
         texts: list[tuple[str, frozenset[str]]] = []
         for part in parts:
@@ -248,27 +260,23 @@ class VLMProcessor:
             ids += [*[self.image_id] * self.spec.num_image_tokens, *self._after]
         return ids + self.tokenizer.encode_parts(texts), places
 
-    def _inputs(
-        self,
-        parts: tuple[Part, ...],
-        images: list[Image.Image],
-        answers: list[tuple[int, int]],
-        *,
-        mask_prompt: bool,
-    ) -> Inputs:
-        ids, places = self._ids(parts)
+    def _inputs(self, chunks: list["_Chunk"], images: list[Image.Image], *, mask_prompt: bool) -> Inputs:
+        ids = list(self._begin)
+        learn = [False] * len(ids)
+        places: list[tuple[int, int]] = []
+        for chunk in chunks:
+            new, inside = self._ids(chunk.parts)
+            places += [(len(ids) + start, len(ids) + stop) for start, stop in inside]
+            # The chunk is tokenised at once, so its answer begins where the ids of what precedes it end.
+            kept = len(new) if chunk.answer is None else _common(new, self._ids(chunk.parts[: chunk.answer])[0])
+            ids += new
+            learn += [False] * kept + [True] * (len(new) - kept)
         assert len(places) == len(images)
         input_ids = torch.tensor(ids, dtype=torch.int64)  # (T,)
         image_mask = torch.zeros(len(ids), dtype=torch.bool)
         for start, stop in places:
             image_mask[start:stop] = True
-        ignored = image_mask.clone()
-        if mask_prompt:
-            ignored[:] = True
-            for first, last in answers:
-                # The whole prompt is tokenised at once, so an answer begins where the ids of what precedes it end.
-                start, stop = (_common(ids, self._ids(parts[:index])[0]) for index in (first, last))
-                ignored[start:stop] = image_mask[start:stop]
+        ignored = image_mask | ~torch.tensor(learn, dtype=torch.bool) if mask_prompt else image_mask
         side = self.spec.image_size
         views = [self.squares.view(image) for image in images]
         return Inputs(
@@ -280,7 +288,7 @@ class VLMProcessor:
                 ImageSpan(start, stop, image.width, image.height)
                 for (start, stop), image in zip(places, images, strict=True)
             ),
-            prompt=self._text(parts),
+            prompt="".join(self._text(chunk.parts) for chunk in chunks),
             labels=input_ids.masked_fill(ignored, self.spec.ignore_id),
         )
 

@@ -97,6 +97,23 @@ def test_weights_for_understanding_only(folder: Path) -> None:
         image_head_of(model, "my-model")
 
 
+def test_pickles_in_shards_with_an_index(folder: Path, published: Path) -> None:
+    """As Janus-Pro-7B is published."""
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    (folder / "pytorch_model.bin").unlink()
+    names = sorted(tensors)
+    files = {f"pytorch_model-0000{n + 1}-of-00002.bin": names[n::2] for n in range(2)}
+    for file, kept in files.items():
+        torch.save({name: tensors[name] for name in kept}, folder / file)
+    index = {"weight_map": {name: file for file, kept in files.items() for name in kept}}
+    (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    pairs = zip(load(folder).parameters(), load(published).parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    (folder / "pytorch_model-00002-of-00002.bin").unlink()
+    with pytest.raises(WeightsError, match="names pytorch_model-00002-of-00002.bin, which is not in"):
+        load(folder)
+
+
 def test_half_of_a_generation_side_is_refused(folder: Path) -> None:
     def half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         side = sorted(name for name in tensors if name.startswith(IMAGE_SIDE))

@@ -320,7 +320,5 @@ def test_a_tokenizer_of_another_family_is_refused(golden: Golden, published: VL2
 
 
 def test_it_cannot_draw(processor: VL2Processor) -> None:
-    with pytest.raises(
-        TaskError, match="DeepSeek-VL2 cannot draw, so there is no drawing of 'a fox'. Use a Janus"
-    ):
+    with pytest.raises(TaskError, match="DeepSeek-VL2 cannot draw, so there is no drawing of 'a fox'. Use a Janus"):
         processor.drawing_prompt("a fox")
