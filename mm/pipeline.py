@@ -24,7 +24,7 @@ from mm.grounding import parse_boxes
 from mm.images import ImageSource
 from mm.out_of_memory import explained, load_message, run_message
 from mm.processing.base import Processor
-from mm.reply import OcrResult, Reply, TextStream, Usage
+from mm.reply import CancelFlag, OcrResult, Reply, TextStream, Usage
 from mm.request import (
     ChatOptions,
     Images,
@@ -352,7 +352,7 @@ class Pipeline:
         return BoxConstraint(self._grammar, max_new_tokens)
 
     def _stream(self, job: _Job) -> TextStream:
-        cancelled = threading.Event()
+        cancelled = CancelFlag()
 
         def pieces() -> Iterator[str]:
             with self._submitted(lambda: [job], cancelled):
@@ -372,7 +372,7 @@ class Pipeline:
     def _answers(self, jobs: Iterable[_Job], batch_size: int) -> Iterator[tuple[int, Reply]]:
         """Number and reply of each job, as they end. At most ``batch_size`` run together; the next one is taken when
         one has ended, so that no more than these are in memory."""
-        cancelled = threading.Event()
+        cancelled = CancelFlag()
         ended: SimpleQueue[_Job] = SimpleQueue()
         running: dict[int, _Job] = {}
 
@@ -397,14 +397,14 @@ class Pipeline:
             while running:
                 yield next_reply()
 
-    def _submit(self, job: _Job, cancelled: threading.Event, *, block: bool = True) -> Handle:
+    def _submit(self, job: _Job, cancelled: CancelFlag, *, block: bool = True) -> Handle:
         cancel = _AnyOf(cancelled, job.settings.cancel)
         job.handle = self.engine.submit(job.inputs, job.row, cancel=cancel, block=block)
         job.drop_pixels()
         return job.handle
 
     @contextmanager
-    def _submitted(self, jobs: Callable[[], Iterable[_Job]], cancelled: threading.Event) -> Iterator[None]:
+    def _submitted(self, jobs: Callable[[], Iterable[_Job]], cancelled: CancelFlag) -> Iterator[None]:
         """What is handed in inside ends with the block, also by Ctrl-C or when nobody reads on."""
         try:
             with explained(lambda: self._memory_message(list(jobs()))):

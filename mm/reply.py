@@ -1,9 +1,9 @@
 """What a pipeline gives back."""
 
-import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+from mm.errors import OptionError
 from mm.generation.stopping import FinishReason
 from mm.grounding import Box
 
@@ -69,12 +69,28 @@ class OcrResult:
         return self.text
 
 
+class CancelFlag:
+    """A cancel token without a lock, which a signal handler may set whatever the thread was doing."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """End what it was given to."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_set
+
+
 class TextStream(Iterator[str], AsyncIterator[str]):
     """The pieces of an answer while it is made. Joined, they are ``reply.text``; none is empty or ends inside a
     character.
 
-    Read it with ``for`` in one thread, or with ``async for`` in one event loop; ``cancel`` may be called from any
-    thread. ``async for`` raises ``BusyError`` where ``for`` would wait for a place in the engine's queue.
+    Read it with ``for`` in one thread, or with ``async for`` in one event loop, not both; ``cancel`` may be called from
+    any thread and from a signal handler. ``async for`` raises ``BusyError`` where ``for`` would wait for a place in the
+    engine's queue.
     """
 
     def __init__(
@@ -82,16 +98,17 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         pieces: Iterator[str],
         async_pieces: AsyncIterator[str],
         reply: Callable[[], Reply],
-        cancelled: threading.Event,
+        cancelled: CancelFlag,
     ) -> None:
         self._pieces = pieces
         self._async_pieces = async_pieces
         self._reply = reply
         self._cancelled = cancelled
-        self._is_async = False
+        self._way: str | None = None  # how it is read
         self._failure: Exception | None = None
 
     def __next__(self) -> str:
+        self._read_with("for")
         try:
             return next(self._pieces)
         except StopIteration:
@@ -101,7 +118,7 @@ class TextStream(Iterator[str], AsyncIterator[str]):
             raise
 
     async def __anext__(self) -> str:
-        self._is_async = True
+        self._read_with("async for")
         try:
             return await anext(self._async_pieces)
         except StopAsyncIteration:
@@ -116,15 +133,23 @@ class TextStream(Iterator[str], AsyncIterator[str]):
 
     @property
     def reply(self) -> Reply:
-        """The whole answer; waits for what has not been read yet. An answer that the caller ended (``cancel``, Ctrl-C)
-        is there as far as it came.
+        """The whole answer; waits for what has not been read yet (in an event loop, read the stream to its end first).
+        An answer that the caller ended (``cancel``, Ctrl-C) is there as far as it came.
 
         Raises:
             BaseException: what the request failed with, each time.
         """
-        if not self._is_async and self._failure is None:
+        if self._way != "async for" and self._failure is None:
             for _ in self:
                 pass
         if self._failure is not None:
             raise self._failure
         return self._reply()
+
+    def _read_with(self, way: str) -> None:
+        if self._way not in (None, way):
+            raise OptionError(
+                f"this stream is read with '{self._way}' already; it cannot be read with '{way}' as well. Ask again "
+                "for a second stream."
+            )
+        self._way = way

@@ -484,6 +484,38 @@ def test_an_event_loop_reads_streams(pipe, picture):
     assert asyncio.run(both()) == [(reply.text, reply) for reply in expected]
 
 
+def test_a_stream_is_read_in_one_way(pipe, picture):
+    stream = pipe.stream(picture, QUESTION, max_new_tokens=5)
+    next(stream)
+
+    async def read():
+        await anext(stream)
+
+    said = "this stream is read with 'for' already; it cannot be read with 'async for' as well. Ask again"
+    with pytest.raises(OptionError, match=said):
+        asyncio.run(read())
+    assert stream.reply.usage.completion_tokens == 5
+
+
+def test_a_task_that_is_cancelled_ends_its_answer(pipe, picture):
+    async def read(stream):
+        async for _ in stream:
+            pass
+
+    async def main():
+        stream = pipe.stream(picture, QUESTION, max_new_tokens=3000, detect_loops=False)
+        task = asyncio.create_task(read(stream))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        return stream.reply
+
+    reply = asyncio.run(main())
+    assert reply.finish_reason == "cancelled"
+    assert 0 < reply.usage.completion_tokens < 3000
+
+
 # Turns
 
 

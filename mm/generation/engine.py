@@ -139,7 +139,8 @@ class Engine:
         with intake.changed:
             while not intake.closed and len(intake.waiting) >= self.max_waiting:
                 left = None if deadline is None else deadline - time.monotonic()
-                if not block or (left is not None and left <= 0):
+                full = not block or (left is not None and left <= 0)
+                if full or threading.current_thread() is self._worker:  # who would make room?
                     raise BusyError(
                         f"{len(intake.waiting)} requests are waiting, and the limit is {self.max_waiting}. Try again "
                         "later, or wait for room with block=True."
@@ -147,8 +148,10 @@ class Engine:
                 intake.changed.wait(0.5 if left is None else min(left, 0.5))
             if intake.closed:
                 raise ResourceError("the engine is closed. Make a new one.")
-            if self._worker is None:
-                self._worker = _start(self._scheduler)
+            if self._worker is None or self._worker.ident is None:
+                # Written down before it starts: after a Ctrl-C in between, a second one must not join the first.
+                self._worker = _new_worker(self._scheduler)
+                self._worker.start()
             intake.waiting.append(task)
             intake.changed.notify_all()
         return handle
@@ -156,7 +159,7 @@ class Engine:
     def close(self) -> None:
         """End the thread within one step and give the memory back. What still runs or waits ends as "cancelled"."""
         self._scheduler.intake.close()
-        if self._worker is not None and self._worker is not threading.current_thread():
+        if self._worker is not None and self._worker.ident and self._worker is not threading.current_thread():
             self._worker.join()
 
     def __enter__(self) -> Self:
@@ -174,13 +177,12 @@ class Engine:
 _workers: dict[threading.Thread, Intake] = {}
 
 
-def _start(scheduler: Scheduler) -> threading.Thread:
+def _new_worker(scheduler: Scheduler) -> threading.Thread:
     for thread in list(_workers):
         if not thread.is_alive():
             _workers.pop(thread, None)
     worker = threading.Thread(target=_work, args=(scheduler,), name="mm-engine", daemon=True)
     scheduler.intake.process = os.getpid()
-    worker.start()
     _workers[worker] = scheduler.intake
     return worker
 
@@ -217,11 +219,14 @@ def _work(scheduler: Scheduler) -> None:
 @atexit.register
 def _close_all() -> None:
     """Wait for all threads, each for the end of its step."""
-    for intake in list(_workers.values()):
-        intake.close()
-    for worker in list(_workers):
-        while worker.is_alive():
-            worker.join(timeout=0.5)  # without a limit, Ctrl-C would not get through everywhere
+    try:
+        for intake in list(_workers.values()):
+            intake.close()
+        for worker in list(_workers):
+            while worker.is_alive():
+                worker.join(timeout=0.5)  # without a limit, Ctrl-C would not get through everywhere
+    except KeyboardInterrupt:
+        os._exit(130)  # a long step of a large model: going on beside it would abort the process
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows

@@ -216,12 +216,19 @@ class Scheduler:
 
     def _end(self, task: Task, error: BaseException | None = None) -> None:
         """Take a request out, wherever it stands. Its slot keeps what was computed, unless it failed."""
+        try:
+            self._take_out(task, keep=error is None)
+        finally:  # whatever has become of the device, nobody waits for this request any longer
+            self._finish(task, error)
+
+    def _take_out(self, task: Task, *, keep: bool) -> None:
         slot = task.slot
         if slot is None:
             self.intake.remove(task)
-        elif task is self.prefilling:
+            return
+        if task is self.prefilling:
             self.prefilling = None
-        else:
+        elif task in self.running:
             last = len(self.running) - 1
             hole = slot.index
             self.running[hole] = self.running[last]
@@ -229,12 +236,11 @@ class Scheduler:
             self.slots.move(slot, last)
             self.sampler.swap(hole, last)
             self.sampler.free(last)
-        if slot is not None and error is not None:
-            self.slots.wipe(slot)
-        elif slot is not None:
+        if keep:
             written = np.concatenate((task.keys, np.array(task.row.tokens, dtype=np.int64)))
             self.slots.give_back(slot, written[: slot.filled])  # the last token of an answer was not fed back
-        self._finish(task, error)
+        else:
+            self.slots.wipe(slot)
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         """Tell the caller that it has ended."""

@@ -477,6 +477,26 @@ def test_memory_that_only_saves_time_is_given_up_before_a_request_fails(decoder,
     assert row.tokens == plain_greedy(decoder, PROMPTS[0], 16)
 
 
+def test_nobody_waits_for_a_request_when_the_device_has_failed(decoder, new_row, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("device-side assert triggered")
+
+    class Embed(Embedder):
+        def __call__(self, inputs):
+            if inputs.input_ids[0] == 299:
+                fail()
+            return super().__call__(inputs)
+
+    with new_engine(decoder, Embed(decoder)) as engine:
+        running = engine.submit(text_inputs([5]), new_row([5], max_new_tokens=3000, detect_loops=False))
+        next(iter(running))
+        monkeypatch.setattr(engine._scheduler.slots, "wipe", fail)  # as every later call on such a device
+        bad = engine.submit(text_inputs([299]), new_row([299]))
+        for handle in (bad, running):
+            with pytest.raises(RuntimeError, match="device-side assert"):
+                handle.result()
+
+
 # The queue
 
 
@@ -495,6 +515,22 @@ def test_a_full_queue_refuses_or_waits(decoder, new_row):
         last = engine.submit(text_inputs([7]), new_row([7]))  # waits for room
         for handle, prompt in zip([*waiting, last], ([6], [6], [7]), strict=True):
             assert handle.result().tokens == plain_greedy(decoder, prompt, 16)
+
+
+def test_the_engines_own_thread_is_not_made_to_wait_for_room(decoder, new_row):
+    with new_engine(decoder, max_waiting=1) as engine:
+        found = []
+
+        def ask(_):
+            try:
+                found.append(engine.submit(text_inputs([7]), new_row([7])))
+            except BusyError as error:
+                found.append(error)
+
+        row = new_row([5], max_new_tokens=3, decode=lambda tokens: "a" * len(tokens))
+        engine.submit(text_inputs([5]), row, on_piece=lambda piece: (ask(piece), ask(piece))).result()
+        assert isinstance(found[1], BusyError)
+        assert found[0].result().tokens == plain_greedy(decoder, [7], 16)
 
 
 @pytest.mark.parametrize("name", ["num_slots", "max_waiting", "chunk"])
@@ -630,6 +666,18 @@ def ask():
 ask()
 time.sleep(0.1)  # by now its thread has nothing else to do
 """,
+    "interrupted while a long step ends": """
+import signal, threading
+class Long(Embedder):
+    def __call__(self, inputs):
+        time.sleep(30)
+engine = new_engine(build_decoder(latent=True), Long(build_decoder(latent=True)))
+engine.submit(text_inputs([5]), new_row(3))
+time.sleep(0.3)
+timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+timer.daemon = True
+timer.start()
+""",
     "in a forked process": """
 from mm.errors import ResourceError
 engine = new_engine(build_decoder(latent=True))
@@ -658,7 +706,8 @@ def test_a_process_may_end(when):
         cwd=Path(__file__).parents[2],
     )
     said = done.stdout.splitlines()
-    assert (said[-1:], done.stderr, done.returncode) == (["end"], "", 0)
+    status = 130 if when.startswith("interrupted") else 0
+    assert (said[-1:], done.stderr, done.returncode) == (["end"], "", status)
     if when == "in a forked process":
         assert said[0].startswith("the engine was started before this process was forked, and its thread did not come")
 
