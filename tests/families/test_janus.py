@@ -182,3 +182,15 @@ sys.exit(", ".join({{"diffusers", "transformers", "peft", "accelerate"}} & sys.m
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_line_answers_from_a_folder(published: Path) -> None:
+    picture = published.parent / "images" / "chart_640x480.png"
+    command = [sys.executable, "-m", "mm", "chat", "-m", str(published), "--max-new-tokens", "4", "--json"]
+    done = subprocess.run(
+        [*command, str(picture), "Convert the chart into a table."], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["text"] == "hor this dependenciesdim", "as recorded"
+    assert answer["usage"]["prompt_tokens"] == 673 and answer["usage"]["image_tokens"] == 576
