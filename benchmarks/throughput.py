@@ -190,6 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     make: Callable[[int], list[Inputs]]
     if options.random_weights:
         model = random_model(folder, device, dtype)
+        device = model.device  # with its number
         engine = Engine(
             model.decoder, lambda inputs: model.embed_inputs([inputs])[0], device=device, num_slots=options.requests
         )

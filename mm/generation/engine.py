@@ -199,7 +199,7 @@ def _work(scheduler: Scheduler) -> None:
     """The engine's thread."""
     intake, error = scheduler.intake, None
     try:
-        if scheduler.device.type == "cuda":
+        if scheduler.device.type == "cuda" and scheduler.device.index is not None:
             torch.cuda.set_device(scheduler.device)
         with torch.inference_mode():
             while _has_work(scheduler):
