@@ -10,7 +10,8 @@ router's choices stay spread: nothing is downloaded, and the decoder takes the t
 The floor beside each time is what the device cannot go below: in prefill the products with all weights that the prompts
 pass, at the rate of a large matrix product; in decoding the bytes that each step must read (every weight that it uses
 once, of the routed experts as many as uniform choices of B rows hit, E (1 - (1 - K / E)^B), and the cache at the mean
-length) at the bandwidth of a large copy. Rate and bandwidth are measured in the same run.
+length) at the bandwidth of a large copy. Rate and bandwidth are the best of a few, measured in the same run. The time
+of a decode step is what the whole takes more than the same prompts with answers of one token, over the steps.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -113,17 +114,17 @@ class Rates:
 
 
 def measure_rates(device: torch.device, dtype: torch.dtype) -> Rates:
-    """The median of a few copies and products, after one that is not counted."""
+    """The fastest of a few copies and products."""
 
     def seconds(work: Callable[[], object]) -> float:
         times = []
-        for _ in range(6):
+        for _ in range(8):
             start = time.perf_counter()
             work()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+        return min(times)
 
     large = device.type != "cpu"
     source = torch.ones(2**30 if large else 2**26, dtype=torch.int32, device=device)
@@ -153,7 +154,9 @@ def floor_of(
     count, decoder, moe = planner.parameters(), planner.model.decoder, planner.config.decoder.moe
     length = statistics.mean(inputs.num_tokens for inputs in prompts)
     views = sum(inputs.pixels.shape[0] for inputs in prompts)
-    products = count.activated * length * len(prompts) + count.vision * planner.config.vision.grid**2 * views
+    head = decoder.lm_head.weight.numel()  # for the last token of a prompt only
+    products = ((count.activated - head) * length + head) * len(prompts)
+    products += count.vision * planner.config.vision.grid**2 * views
     routed = sum(p.numel() for part in decoder.modules() if isinstance(part, Experts) for p in part.parameters())
     weights = count.decoder - decoder.model.embed_tokens.weight.numel() - routed
     if moe is not None:
@@ -205,16 +208,25 @@ def main(arguments: list[str] | None = None) -> None:
     runs, lengths = {}, []
     for number, (name, together) in enumerate((("one after another", 1), ("at once", options.requests))):
         seeds = itertools.count(number * 10**6, options.requests)
-        answer(engine, make(next(seeds)), 4, together, sample=options.random_weights)  # not counted
+
+        def timed(tokens: int, together: int = together, seeds: Iterator[int] = seeds) -> tuple[float, list[Inputs]]:
+            prompts = make(next(seeds))
+            return answer(engine, prompts, tokens, together, sample=options.random_weights), prompts
+
+        timed(4)  # not counted
+        prefill = statistics.median(timed(1)[0] for _ in range(options.repeat))
         times, before = [], engine.statistics.decode_steps
         for _ in range(options.repeat):
-            prompts = make(next(seeds))
+            taken, prompts = timed(options.tokens)
+            times.append(taken)
             lengths += [inputs.num_tokens for inputs in prompts]
-            times.append(answer(engine, prompts, options.tokens, together, sample=options.random_weights))
+        steps = (engine.statistics.decode_steps - before) // options.repeat
         floor = floor_of(planner, dtype, rates, prompts, together, options.tokens)
         runs[name] = {
             "seconds": times,
-            "decode_steps": (engine.statistics.decode_steps - before) // options.repeat,
+            "prefill_seconds": prefill,
+            "decode_steps": steps,
+            "decode_step_seconds": (statistics.median(times) - prefill) / steps,
             "floor": asdict(floor),
             "floor_seconds": floor.total(options.requests // together * (options.tokens - 1)),
         }
@@ -252,14 +264,17 @@ def print_table(report: dict[str, Any]) -> None:
         f"{longest} prompt tokens and {report['tokens']} of answer; {report['reused_tokens']} prompt tokens reused. "
         f"Copy {rates['bytes_per_second'] / 1e9:.0f} GB/s, product {rates['flops_per_second'] / 1e12:.2f} TFLOP/s.\n"
     )
-    print("| what | s (fastest-slowest) | tokens of answer a second | decode steps | floor s | floor / time |")
+    print(
+        "| what | s (fastest-slowest) | tokens of answer a second | decode step, ms | its floor | all, floor / time |"
+    )
     print("|---|---|---|---|---|---|")
     for name, run in runs.items():
         middle, count = statistics.median(run["seconds"]), report["requests"] * report["tokens"]
         spread = f"{min(run['seconds']):.2f}-{max(run['seconds']):.2f}"
+        step, least = 1000 * run["decode_step_seconds"], 1000 * run["floor"]["decode_step"]
         print(
-            f"| {name} | {middle:.2f} ({spread}) | {count / middle:.0f} | {run['decode_steps']} | "
-            f"{run['floor_seconds']:.3f} | {run['floor_seconds'] / middle:.1%} |"
+            f"| {name} | {middle:.2f} ({spread}) | {count / middle:.0f} | {step:.2f} ({run['decode_steps']} steps) | "
+            f"{least:.3f} | {run['floor_seconds'] / middle:.1%} |"
         )
     slow, fast = (statistics.median(run["seconds"]) for run in runs.values())
     print(f"\nAt once {slow / fast:.2f} times as fast.")
