@@ -82,6 +82,7 @@ def test_a_second_turn_computes_its_new_tokens_only(on_gpu, new_row):
         assert engine.submit(turn, new_row(turn.input_ids)).result().tokens == handle.row.tokens
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_decode_steps_of_many_rows_do_not_wait_for_the_host(on_gpu, new_row):
     """Between two steps the tokens are read back once; nothing else may wait."""
     waits = []

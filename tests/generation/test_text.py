@@ -69,6 +69,7 @@ def test_a_step_reads_nothing_back_and_its_shapes_do_not_depend_on_data(decoder)
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 2, 8])  # float32: gathered experts, then every expert
 def test_a_step_on_a_gpu_never_waits_and_can_be_captured(decoder, dtype, rows):
