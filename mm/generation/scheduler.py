@@ -176,6 +176,8 @@ class Scheduler:
     def end_begun(self, error: BaseException | None) -> None:
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
         tasks = self._begun()
+        for index in range(len(self.running)):
+            self.sampler.free(index)
         self.running, self.prefilling = [], None
         self.slots.forget()
         for task in tasks:

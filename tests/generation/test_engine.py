@@ -436,13 +436,15 @@ def test_a_step_that_fails_ends_those_in_it_and_the_engine_goes_on(decoder, new_
     with new_engine(decoder) as engine:
         hook = decoder.lm_head.register_forward_pre_hook(fail)
         try:
-            handles = [engine.submit(text_inputs(p), new_row(p, max_new_tokens=2000)) for p in PROMPTS[:2]]
+            rows = [new_row(p, max_new_tokens=2000, repetition_penalty=1.1) for p in PROMPTS[:2]]
+            handles = [engine.submit(text_inputs(p), row) for p, row in zip(PROMPTS, rows, strict=False)]
             for handle in handles:
                 with pytest.raises(RuntimeError, match="out of order"):
                     handle.result()
         finally:
             hook.remove()
         assert engine.submit(text_inputs([5]), new_row([5])).result().tokens == plain_greedy(decoder, [5], 16)
+        assert not engine._scheduler.sampler._any_penalty  # nor do their options cost the others anything
 
 
 @pytest.mark.parametrize("place", ["embed", "prefill", "decode"])
