@@ -207,6 +207,7 @@ def _work(scheduler: Scheduler) -> None:
                     scheduler.step()
                 except BaseException as failure:  # not of one request: a decode step failed
                     scheduler.end_begun(failure)
+                scheduler.let_go()
     except BaseException as failure:
         error = failure
         raise
@@ -214,6 +215,8 @@ def _work(scheduler: Scheduler) -> None:
         intake.close()
         scheduler.end_begun(error)
         scheduler.end_waiting(error)
+        scheduler.let_go()
+        del scheduler  # tracebacks of failed requests lead here
 
 
 @atexit.register

@@ -15,9 +15,11 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from traceback import walk_stack, walk_tb
+from types import FrameType
 from typing import TypeVar
 
 import numpy as np
@@ -141,6 +143,7 @@ class Scheduler:
         self.chunk = chunk
         self.decode_threads = decode_threads
         self._threads = ThreadCount()
+        self._failed: list[FrameType] = []
         self.version = version
         self.release = release
         self._known_version: object = None
@@ -172,6 +175,15 @@ class Scheduler:
                 logits = first if logits is None else torch.cat((logits, first))
         if logits is not None:
             self._choose(logits)
+
+    def let_go(self) -> None:
+        """Empty the calls in which requests have failed: who keeps an error must not keep the tensors and the engine
+        that its traceback leads to. Its lines stay. To be called after a step. (A closure would escape this: a
+        call keeps its function.)"""
+        for frame in self._failed:
+            with suppress(RuntimeError):  # still running: the engine's thread itself
+                frame.clear()
+        self._failed.clear()
 
     def end_begun(self, error: BaseException | None) -> None:
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
@@ -209,7 +221,7 @@ class Scheduler:
             if version != self._known_version:
                 self.slots.distrust()
                 self._known_version = version
-            task.slot = self._with_room(lambda: self.slots.take(task.keys, task.inputs.spans, task.length))
+            task.slot = self._with_room(partial(self.slots.take, task.keys, task.inputs.spans, task.length))
             if task.slot is not None:
                 self.intake.remove(task)
                 self.prefilling = task
@@ -254,6 +266,8 @@ class Scheduler:
             except BaseException as own:  # the caller's decoding of tokens to text
                 task.row.finish_reason = "cancelled"
                 error = error or own
+        if error is not None:
+            self._failed += _frames_of(error)
         task.handle.end(error)
 
     @contextmanager
@@ -289,7 +303,7 @@ class Scheduler:
         inputs = self._on_device(torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]))
         cache = self.slots.leading(count + beyond)
         self._use_threads(self.decode_threads)
-        logits = self._with_room(lambda: decode_step(self.decoder, inputs[0], inputs[1], cache, visible))
+        logits = self._with_room(partial(decode_step, self.decoder, inputs[0], inputs[1], cache, visible))
         for task in self.running:
             self._slot(task).filled += 1
         self.statistics.decode_steps += 1
@@ -310,7 +324,7 @@ class Scheduler:
                 if piece.spans and self.running:
                     return None  # the encoder has had this step's share
             block, row = task.embeds[:wanted], self.slots.row(slot)
-            hidden = self._with_room(lambda: prefill(self.decoder, block, slot.filled, row))
+            hidden = self._with_room(partial(prefill, self.decoder, block, slot.filled, row))
             task.embeds = task.embeds[wanted:]
             slot.filled += wanted
             self.statistics.prefilled_tokens += wanted
@@ -386,3 +400,11 @@ class Scheduler:
     def _slot(task: Task) -> Slot:
         assert task.slot is not None
         return task.slot
+
+
+def _frames_of(error: BaseException) -> Iterator[FrameType]:
+    """Frames of the framework and of torch that an error's traceback leads to."""
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    for frame in [*frames, *(frame for frame, _ in walk_stack(frames[0].f_back if frames else None))]:
+        if frame.f_globals.get("__name__", "").startswith(("mm.", "torch.", "timm.")):
+            yield frame

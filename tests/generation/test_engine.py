@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import weakref
 from pathlib import Path
 
@@ -386,6 +387,39 @@ def test_what_a_callers_code_raises_reaches_him_and_nobody_else(decoder, new_row
         for handle in good:
             assert handle.result().tokens == plain_greedy(decoder, PROMPTS[2], 16)
     assert engine.statistics.requests == 12
+
+
+def test_who_keeps_an_error_keeps_no_tensors_and_no_engine(decoder, new_row):
+    class Failing(Embedder):
+        def __call__(self, inputs):
+            raise BrokenError("here")
+
+    def ask(embed, **options):
+        engine = new_engine(decoder, embed)
+        scheduler = weakref.ref(engine._scheduler)
+        with pytest.raises(BrokenError) as caught:
+            engine.submit(text_inputs([5]), new_row([5]), **options).result()
+        engine.close()
+        del engine  # this frame, too, is in the traceback
+        return caught.value, scheduler
+
+    hidden = []
+
+    def fail_in_a_step(module, args, out):
+        if out.shape[1] == 1 and len(hidden) < 2:
+            hidden.append(weakref.ref(out))
+            if len(hidden) == 2:
+                raise BrokenError("here")
+
+    failures = [ask(Failing(decoder)), ask(Embedder(decoder), on_logits=raising)]
+    hook = decoder.model.layers[0].register_forward_hook(fail_in_a_step)
+    failures.append(ask(Embedder(decoder)))
+    hook.remove()
+    for error, scheduler in failures:
+        gc.collect()
+        assert scheduler() is None
+        assert "raise BrokenError" in "".join(traceback.format_exception(error))
+    assert len(hidden) == 2
 
 
 def test_output_that_is_not_a_number_fails_alone_and_leaves_nothing_behind(decoder, new_row):
