@@ -17,6 +17,7 @@ from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
 from mm.synthetic.ground_ink import Box, find_in_row, find_text
 from mm.synthetic.sample import ABSENT_ANSWER, Sample, Turn
+from mm.synthetic.style import TILE
 from mm.synthetic.words import lexicon
 
 _Render = Callable[[str, np.random.Generator, FontSet, float], Sample]
@@ -104,9 +105,24 @@ def scaled_box(box: Box, size: tuple[int, int]) -> list[int]:
     ]
 
 
+def in_columns(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes from left to right; those that start less than half a box apart are a column, read from top to bottom.
+
+    By the left side alone a pixel would decide the order of what stands one below the other, which nobody can tell.
+    """
+    order: list[Box] = []
+    column: list[Box] = []
+    for box in sorted(boxes):
+        if column and box[0] > column[0][0] + 0.5 * (column[0][2] - column[0][0]):
+            order += sorted(column, key=lambda one: one[1])
+            column = []
+        column.append(box)
+    return order + sorted(column, key=lambda one: one[1])
+
+
 def ground_answer(query: str, boxes: Sequence[Box], size: tuple[int, int]) -> str:
-    """``<|ref|>query<|/ref|><|det|>[[x1, y1, x2, y2], ...]<|/det|>``, boxes from left to right, 0..999 of the image."""
-    return f"{REF_OPEN}{query}{REF_CLOSE}{DET_OPEN}{sorted(scaled_box(box, size) for box in boxes)}{DET_CLOSE}"
+    """``<|ref|>query<|/ref|><|det|>[[x1, y1, x2, y2], ...]<|/det|>``: boxes ``in_columns``, in 0..999 of the image."""
+    return f"{REF_OPEN}{query}{REF_CLOSE}{DET_OPEN}{[scaled_box(box, size) for box in in_columns(boxes)]}{DET_CLOSE}"
 
 
 def ground_question(dice: Dice, query: str) -> str:
@@ -240,7 +256,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     sample = source(dice.weighted(kinds), rng, fonts, level)
     size = sample.image.size
     boxes = {} if kind in _FIELDLESS else field_boxes(sample)
-    wanted = dice.integer(4, 7)  # the picture is most of a sample's cost
+    wanted = dice.integer(4, 7) + (2 if max(size) > 2 * TILE else 0)  # the picture is most of a sample's cost
     turns = [ground_turn(dice, field_query(dice, name), [boxes[name]], size)
              for name in dice.sample(list(boxes), dice.integer(max(1, wanted - 2), wanted))]  # fmt: skip
     if kind == "line_ground":

@@ -1,7 +1,8 @@
 """Where the objects of a scene are, in boxes, and what is in a box.
 
 A name stands for all objects that it fits: "the red circle", "red circles" and "every red circle" ask for the same
-boxes. They stand in one list, from left to right. A box is the smallest upright one around the drawn shape.
+boxes. They stand in one list, column by column from left to right. A box is the smallest upright one around the drawn
+shape.
 """
 
 from collections.abc import Sequence

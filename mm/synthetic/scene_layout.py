@@ -24,6 +24,7 @@ import numpy as np
 
 from mm.synthetic.chart_canvas import Rect
 from mm.synthetic.dice import Dice
+from mm.synthetic.scene_spots import draw_spots
 from mm.synthetic.shapes import COLOURS, FORMS, SHAPES, draw_turn, outline, shape_box
 from mm.synthetic.style import view_scale
 
@@ -109,6 +110,9 @@ _RADII = {"small": (0.046, 0.063), "": (0.084, 0.115), "large": (0.155, 0.205)}
 """Half the height of an object as a share of the shorter side; the gaps between the ranges keep the words clear."""
 
 
+_COUNTS = {1: 4.0, 2: 2.4, 3: 2.2, 4: 2.6, 5: 2.8, 6: 3.2}
+"""How often a group has so many objects; large ones more often, as they often do not fit and are hard to count."""
+
 _SMALLEST = 8.0
 """Radius in pixels, after the picture was fitted to its tiles, below which a circle and a hexagon look the same."""
 
@@ -121,10 +125,12 @@ def draw_scene(dice: Dice, size: tuple[int, int], level: float) -> Scene:
         background = dice.pick(sorted(COLOURS))
         groups: list[Group] = []
         for _ in range(count):
-            many = dice.weighted({1: 5, 2: 3, 3: 2, 4: 1.3, 5: 1, 6: 1})
+            many = dice.weighted(_COUNTS)
             scale = dice.weighted({"": 5, "small": 0.0 if tiny else 1.5, "large": 1.5 if many <= 2 else 0.0})
             colour = dice.pick([name for name in COLOURS if name != background])
             shape = dice.pick(SHAPES)
+            if groups and dice.chance(0.3):  # alike in one way: still two groups
+                colour, shape = (groups[-1].colour, shape) if dice.chance(0.5) else (colour, groups[-1].shape)
             turn, form = (draw_turn(dice, shape), dice.integer(0, FORMS - 1)) if dice.chance(level) else (0, 0)
             groups.append(Group(many, colour, shape, scale, (), turn, form))
         if sum(group.count for group in groups) > 8 or len({(g.colour, g.shape) for g in groups}) < count:
@@ -175,31 +181,15 @@ def _place(dice: Dice, groups: Sequence[Group], layout: str, size: tuple[int, in
 
 
 def _scatter(dice: Dice, group: Group, radius: float, region: Rect, short: float) -> list[Rect] | None:
-    """Spots for the objects of a group: apart from each other and off the edge, often in a row or column."""
+    """Boxes of the objects of a group: apart from each other and off the edge; None where they do not fit."""
     margin = radius * 1.05 + 0.02 * short
-    x0, y0, x1, y1 = region[0] + margin, region[1] + margin, region[2] - margin, region[3] - margin
-    if x1 < x0 or y1 < y0:
+    room = (region[0] + margin, region[1] + margin, region[2] - margin, region[3] - margin)
+    if room[2] < room[0] or room[3] < room[1]:
         return None
-    step = 2.35 * radius
-    manner = dice.weighted({"free": 5, "row": 2, "column": 2})
-    for _ in range(60):
-        if manner == "free":
-            centres = [(dice.uniform(x0, x1), dice.uniform(y0, y1)) for _ in range(group.count)]
-        else:
-            reach = step * dice.uniform(1.0, 1.5) * (group.count - 1)
-            level = manner == "row"
-            if reach > (x1 - x0 if level else y1 - y0):
-                manner = "free"
-                continue
-            x = dice.uniform(x0, x1 - reach) if level else dice.uniform(x0, x1)
-            y = dice.uniform(y0, y1) if level else dice.uniform(y0, y1 - reach)
-            spread = reach / max(1, group.count - 1)
-            centres = [(x + spread * i * level, y + spread * i * (not level)) for i in range(group.count)]
-        points = np.array(centres)
-        distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(len(points)) * 1e9
-        if distances.min() >= step:
-            return [shape_box(group.shape, centre, radius, group.turn, group.form) for centre in centres]
-    return None
+    spots = draw_spots(dice, group.count, room, 2.35 * radius)
+    if spots is None:
+        return None
+    return [shape_box(group.shape, spot, radius, group.turn, group.form) for spot in spots]
 
 
 def _place_single(dice: Dice, group: Group, size: tuple[int, int]) -> tuple[list[Group], str]:

@@ -77,7 +77,7 @@ def _count_turns(scene: Scene, dice: Dice) -> list[Turn]:
     return [
         Turn(ask.format(plain), str(of_shape)),
         Turn(ask.format(plain), str(of_shape)),
-        Turn(ask.format(name), str(group.count)),
+        *[Turn(ask.format(name), str(group.count))] * 3,
         Turn(ask.format(f"{group.colour} objects"), str(of_colour)),
         Turn(ask.format(dice.pick(["objects", "shapes"])), str(total)),
         Turn(ask.format(plural_of(other)), "0"),
@@ -218,7 +218,7 @@ def _reworded(dice: Dice, turn: Turn) -> Turn:
 def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
     """Up to ``count`` different questions."""
     families = {
-        _count_turns: 3.0,
+        _count_turns: 4.5,
         _colour_turns: 2.6,
         _shape_turns: 1.8,
         _yes_no_turns: 1.2,
@@ -235,8 +235,8 @@ def question_turns(scene: Scene, dice: Dice, count: int) -> list[Turn]:
 
 
 def scene_turns(scene: Scene, dice: Dice, *, more: int = 0) -> list[Turn]:
-    """Two to four questions and ``more``, and on most scenes the caption: first, somewhere else, or alone."""
-    turns = question_turns(scene, dice, dice.integer(2, 4) + more)
+    """Three to five questions and ``more``, and on most scenes the caption: first, somewhere else, or alone."""
+    turns = question_turns(scene, dice, dice.integer(3, 5) + more)
     place = dice.weighted({"first": 0.36, "anywhere": 0.28, "alone": 0.06, "none": 0.3})
     if place == "alone" or not turns:
         return [caption_turn(scene, dice)]

@@ -162,3 +162,12 @@ def test_boxes_are_written_as_published() -> None:
 def test_unknown_kinds_are_refused(fonts: FontSet) -> None:
     with pytest.raises(OptionError, match=r"Unknown kind 'x' of a document with boxes. Known kinds: receipt_ground"):
         ground.render("x", np.random.default_rng(0), fonts)
+
+
+def test_boxes_that_stand_one_below_the_other_are_read_from_top_to_bottom() -> None:
+    left = [(10.0, 60.0, 30.0, 80.0), (11.0, 20.0, 31.0, 40.0), (9.0, 100.0, 29.0, 120.0)]
+    right = [(50.0, 70.0, 70.0, 90.0), (58.0, 30.0, 78.0, 50.0)]
+    assert ground.in_columns([*right, *left]) == [left[1], left[0], left[2], right[1], right[0]]
+    apart = [(80.0, 0.0, 90.0, 10.0), (0.0, 50.0, 10.0, 60.0), (40.0, 90.0, 50.0, 99.0)]
+    assert ground.in_columns(apart) == sorted(apart)
+    assert ground.in_columns([]) == []
