@@ -1,0 +1,94 @@
+"""Pictures with answers, right and wrong ones, for a model card.
+
+    python -m mm.evaluation.gallery result.json docs/nano-vl2
+
+Takes, of every task in a file of ``mm eval --json``, the first answer that is right and the first that is wrong, draws
+their pictures again and writes them beside a ``README.md`` that shows each with question, answer and truth. Nobody
+chooses: the order of the file does.
+"""
+
+import argparse
+import html
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mm.errors import InputError
+from mm.evaluation.held_out_fonts import HeldOutFonts
+from mm.evaluation.stored import pack_image
+from mm.evaluation.tasks import TASKS, load_renderer
+from mm.grounding import DET_OPEN, draw_boxes, parse_boxes
+
+LARGEST_FILE = 60_000  # bytes of a picture
+_SHOWN = 400  # characters of an answer
+
+
+def choose(answers: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The first right and the first wrong answer of each task, on different pictures; greyed pictures are left out."""
+    for task in TASKS:
+        seen: set[int] = set()
+        for right in (True, False):
+            for answer in answers:
+                if answer["task"] != task or answer["control"] or answer["index"] in seen:
+                    continue
+                if is_right(answer) is right:
+                    seen.add(answer["index"])
+                    yield answer
+                    break
+
+
+def is_right(answer: dict[str, Any]) -> bool:
+    """Whether an answer is right in every point."""
+    points, of = int(answer["points"]), int(answer["of"])
+    return points == 0 if answer["measure"] == "errors" else points == of
+
+
+def write_gallery(result: Path, folder: Path, fonts: HeldOutFonts) -> int:
+    """Writes pictures and ``README.md``; returns how many there are.
+
+    Raises:
+        InputError: the file holds no answers.
+    """
+    record = json.loads(result.read_text(encoding="utf-8"))
+    if not record.get("answers"):
+        raise InputError(f"{result} holds no answers. Write it with: mm eval MODEL --json {result}")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, answer in enumerate(choose(record["answers"]), start=1):
+        image = load_renderer(answer["task"])(answer["index"], fonts).image
+        if DET_OPEN in answer["given"]:
+            image = draw_boxes(image, parse_boxes(answer["given"], [image.size]))
+        ending, data = pack_image(image, LARGEST_FILE)
+        name = f"{number:02d}-{answer['task']}.{ending}"
+        (folder / name).write_bytes(data)
+        verdict = "right" if is_right(answer) else "**wrong**"
+        said, truth = _cell(answer["given"]), "" if is_right(answer) else _cell(answer["expected"])
+        shown = f'<img src="{name}" width="320" alt="{answer["task"]}">'
+        rows.append(f"| {shown} | {_cell(answer['prompt'])} | {said} | {verdict} | {truth} |")
+    head = ["| picture | asked | answered | | truth |", "| --- | --- | --- | --- | --- |"]
+    title = f"# {record['settings'].get('model', 'The model')}: answers, right and wrong"
+    note = "The first right and the first wrong answer of each task of `mm eval`, in the order of the questions."
+    (folder / "README.md").write_text("\n".join([title, "", note, "", *head, *rows, ""]), encoding="utf-8")
+    return len(rows)
+
+
+def _cell(text: str) -> str:
+    """Text for a cell of a Markdown table."""
+    short = text if len(text) <= _SHOWN else text[:_SHOWN] + " ..."
+    return html.escape(short).replace("|", "&#124;").replace("\n", "<br>")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Reads the arguments and writes the folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=Path, help="a file of mm eval --json")
+    parser.add_argument("folder", type=Path, help="receives the pictures and README.md")
+    parser.add_argument("--fonts", type=Path, help="a folder with the held-out fonts")
+    options = parser.parse_args(argv)
+    fonts = HeldOutFonts.find([options.fonts] if options.fonts else None)
+    print(f"{write_gallery(options.result, options.folder, fonts)} pictures in {options.folder}")
+
+
+if __name__ == "__main__":
+    main()
