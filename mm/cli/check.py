@@ -102,11 +102,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", help="Also write rows and every answer here (docs/json.md); - prints the rows."),
     ] = None,
+    bounds: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Exit status 1 when a row misses its bound (task -> measure -> 0..1, JSON)."),
+    ] = None,
 ) -> None:
     """Measure a model on held-out documents, charts and scenes that are drawn here, with 95% intervals."""
     from mm.evaluation import rendering, suites
     from mm.evaluation import report as reports
+    from mm.evaluation.bounds import load_bounds, missed
     from mm.evaluation.stored import load_stored
+
+    expected = {} if bounds is None else load_bounds(bounds)
 
     if json is not None and not json.absolute().parent.is_dir():
         raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
@@ -131,10 +138,14 @@ def evaluate(
         report = replace(report, settings={"model": pipe and pipe.name, **report.settings})
     if json == Path("-"):
         write_json(report.to_dict())
-        return
-    if json is not None:
-        report.save(json)
-    write(report.to_markdown())
+    else:
+        if json is not None:
+            report.save(json)
+        write(report.to_markdown())
+    for sentence in (failures := missed(report, expected)):
+        note(sentence)
+    if failures:
+        raise typer.Exit(1)
 
 
 def train(

@@ -249,7 +249,7 @@ def test_pack_image_prefers_png_and_keeps_the_limit():
 def test_nano_vl2_reads_the_stored_set(stored):
     from mm import Pipeline
 
-    report = evaluate(Pipeline.from_pretrained("nano-vl2", device="cpu"), documents=stored, control_limit=3)
+    report = evaluate(Pipeline.from_pretrained("nano-vl2", device="cpu"), documents=stored, limit=16, control_limit=3)
     for (task, measure), bound in NANO_VL2_BOUNDS.items():
         row = report.row(task, measure)
         assert row.result.score <= bound if measure == "CER" else row.result.score >= bound, report.to_markdown()
