@@ -20,12 +20,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mm.contracts import CancelToken, Decoder, Inputs
+from mm.contracts import CancelToken, Decoder, DrawingPrompt, ImageHead, Inputs
 from mm.errors import BusyError, OptionError, ResourceError
 from mm.generation.handle import Handle
+from mm.generation.image import ImageRow, prompt_inputs
 from mm.generation.prompt import token_keys
 from mm.generation.row import Row
-from mm.generation.scheduler import Embed, Intake, Scheduler, Statistics, Task
+from mm.generation.scheduler import Embed, Scheduler
+from mm.generation.task import Intake, Lane, Statistics, Task
 from mm.generation.text import PREFILL_CHUNK
 
 DEFAULT_SLOTS = 16
@@ -43,6 +45,7 @@ class Engine:
         decoder: the language model.
         embed: embeddings (T, D) of a prompt or a piece of one, images in place; called from the engine's thread.
         device: where both are.
+        image_head: the generation side, where there is one: what ``draw`` needs.
         num_slots: most requests that run together; less where the memory does not suffice.
         max_waiting: most requests that wait for one of these places.
         chunk: most prompt tokens that go through the decoder at once.
@@ -61,6 +64,7 @@ class Engine:
         embed: Embed,
         *,
         device: torch.device,
+        image_head: ImageHead | None = None,
         num_slots: int = DEFAULT_SLOTS,
         max_waiting: int = DEFAULT_QUEUE,
         chunk: int = PREFILL_CHUNK,
@@ -77,6 +81,7 @@ class Engine:
             embed,
             device=device,
             num_slots=num_slots,
+            image_head=image_head,
             chunk=chunk,
             decode_threads=decode_threads,
             version=version,
@@ -124,11 +129,59 @@ class Engine:
             BusyError: the queue is full.
             ResourceError: the engine is closed.
         """
-        handle = Handle(row)
-        keys = token_keys(inputs)
         task = Task(
-            inputs=inputs, keys=keys, row=row, handle=handle, cancel=cancel, on_piece=on_piece, on_logits=on_logits
+            lanes=(Lane(inputs=inputs, keys=token_keys(inputs)),),
+            row=row,
+            handle=Handle(row),
+            cancel=cancel,
+            on_piece=on_piece,
+            on_logits=on_logits,
         )
+        return self._hand_in(task, block=block, timeout=timeout)
+
+    def draw(
+        self,
+        prompt: DrawingPrompt,
+        row: ImageRow,
+        *,
+        guidance_scale: float,
+        cancel: CancelToken | None = None,
+        on_step: Callable[[], None] | None = None,
+        on_logits: Callable[[Tensor], None] | None = None,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> Handle:
+        """Hand a picture in; otherwise as ``submit``. It shares the engine with all other requests.
+
+        Args:
+            prompt: what to draw, and what guidance leads away from.
+            row: a fresh row: options and random numbers of the picture.
+            guidance_scale: 1 runs without the unconditional prompt.
+            cancel: see ``submit``.
+            on_step: called from the engine's thread after each code. Must be quick. What it raises ends the request.
+            on_logits: likewise with the guided logits (K,) float32, before temperature.
+            block: see ``submit``.
+            timeout: see ``submit``.
+
+        Raises:
+            BusyError: the queue is full.
+            ResourceError: the engine is closed.
+        """
+        assert self._scheduler.pictures is not None, "the engine was made without an image head"
+        ids = (prompt.conditional,) if guidance_scale == 1 else (prompt.conditional, prompt.unconditional)
+        task = Task(
+            lanes=tuple(Lane(inputs=inputs, keys=token_keys(inputs)) for inputs in map(prompt_inputs, ids)),
+            row=row,
+            handle=Handle(row),
+            draws=True,
+            guidance_scale=guidance_scale,
+            cancel=cancel,
+            on_step=on_step,
+            on_logits=on_logits,
+        )
+        return self._hand_in(task, block=block, timeout=timeout)
+
+    def _hand_in(self, task: Task, *, block: bool, timeout: float | None) -> Handle:
         intake = self._scheduler.intake
         if intake.is_foreign:
             raise ResourceError(
@@ -154,7 +207,7 @@ class Engine:
                 self._worker.start()
             intake.waiting.append(task)
             intake.changed.notify_all()
-        return handle
+        return task.handle
 
     def close(self) -> None:
         """End the thread within one step and give the memory back. What still runs or waits ends as "cancelled"."""

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
-from mm.generation.row import Row
+from mm.generation.row import Answer
 
 # On some systems a thread that waits without limit cannot be interrupted by Ctrl-C.
 _WAIT_S = 0.5
@@ -22,7 +22,7 @@ class Handle:
         reused_tokens: prompt tokens that the engine found computed already, once it has begun.
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: Answer) -> None:
         self.row = row
         self.reused_tokens = 0
         self.ended = False
@@ -46,7 +46,7 @@ class Handle:
             pass
         return True
 
-    def result(self) -> Row:
+    def result(self) -> Answer:
         """Wait for the end and return the row.
 
         Raises:

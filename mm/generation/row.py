@@ -29,6 +29,32 @@ class TokenConstraint(Protocol):
         ...
 
 
+class Answer(Protocol):
+    """What the engine knows of an answer in the making: a text (``Row``) or a picture (``mm.generation.image``)."""
+
+    options: SamplingOptions
+    max_new_tokens: int
+    prompt_ids: Tensor  # (T,) int64, for the repetition penalty
+    tokens: list[int]  # what was chosen so far
+    finish_reason: FinishReason | None
+
+    def allowed(self) -> Tensor | None:
+        """(K,) bool: what may be chosen next; None allows all."""
+        ...
+
+    def uniform(self) -> float:
+        """The next random number of this answer, in [0, 1)."""
+        ...
+
+    def push(self, token: int, logprob: float | None) -> str:
+        """Take the next choice; returns the text that it completes and sets ``finish_reason`` at the end."""
+        ...
+
+    def finish(self, reason: FinishReason) -> str:
+        """End it as it is; returns text that was held back."""
+        ...
+
+
 class Row:
     """The state of one answer: options, random numbers, tokens, text, and why it ended.
 

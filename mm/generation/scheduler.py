@@ -8,16 +8,16 @@ prefilled (an image through the encoder, or a chunk through the decoder); then t
 and read back. Running answers therefore keep moving while a long prompt is taken in, and a request that ends makes room
 at once. Running requests hold the first n rows of the cache, so that a step computes these and no others.
 
-Letters: B rows computed, V vocabulary.
+Answers are text or pictures (``mm.generation.task.Side``): what differs is what a hidden state becomes, and what the
+decoder is given after a choice. A picture under guidance has two rows of the cache and is chosen once.
+
+Letters: B rows computed, D hidden size, K ids that are chosen from, V tokens of the vocabulary.
 """
 
-import os
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 from traceback import walk_stack, walk_tb
 from types import FrameType
 from typing import TypeVar
@@ -26,89 +26,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mm.contracts import CancelToken, Decoder, Inputs
+from mm.contracts import Cache, Decoder, ImageHead, Inputs
 from mm.devices import is_out_of_memory
 from mm.errors import TaskError
-from mm.generation.handle import Handle
-from mm.generation.prompt import Keys, next_piece
-from mm.generation.row import Row
-from mm.generation.sampling import BatchSampler
-from mm.generation.slots import CacheMemoryError, Slot, Slots
-from mm.generation.text import PREFILL_CHUNK, VISIBLE_BLOCK, decode_step, prefill
+from mm.generation.prompt import next_piece
+from mm.generation.slots import CacheMemoryError, Slots
+from mm.generation.task import Intake, Lane, Side, Statistics, Task
+from mm.generation.text import PREFILL_CHUNK, VISIBLE_BLOCK, advance, decode_step, prefill
 from mm.generation.threads import ThreadCount
 
 T = TypeVar("T")
 
 Embed = Callable[[Inputs], Tensor]
 """Embeddings (T, D) of a prompt or a piece of one, images in place."""
-
-
-@dataclass(eq=False, kw_only=True)
-class Task:
-    """A request as the scheduler sees it."""
-
-    inputs: Inputs
-    keys: Keys  # of the prompt
-    row: Row
-    handle: Handle
-    cancel: CancelToken | None = None
-    on_piece: Callable[[str], None] | None = None
-    on_logits: Callable[[Tensor], None] | None = None
-    slot: Slot | None = None
-    embeds: Tensor | None = None  # of the positions from slot.filled on, as far as computed
-
-    @property
-    def length(self) -> int:
-        """Positions that prompt and answer may fill."""
-        return self.inputs.num_tokens + self.row.max_new_tokens
-
-    def is_cancelled(self) -> bool:
-        """Whether its caller wants it to end."""
-        return self.handle.cancelled or (self.cancel is not None and self.cancel.is_set())
-
-
-@dataclass
-class Statistics:
-    """What an engine has done since its start."""
-
-    requests: int = 0  # ended, however
-    prefilled_tokens: int = 0  # prompt tokens that went through the decoder
-    reused_tokens: int = 0  # prompt tokens that did not have to
-    decode_steps: int = 0
-    decoded_tokens: int = 0  # by these steps; without the first token of each answer, which prefill gives
-
-
-@dataclass
-class Intake:
-    """Requests that wait, shared by the engine's thread and everyone who submits. ``changed`` guards the rest."""
-
-    changed: threading.Condition = field(default_factory=threading.Condition)
-    waiting: deque[Task] = field(default_factory=deque)
-    closed: bool = False
-    process: int | None = None  # where the engine's thread was started
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether this is a forked process's copy, whose lock may be held by a thread that is not here."""
-        return self.process not in (None, os.getpid())
-
-    def close(self) -> None:
-        """Take nothing in any more; the engine's thread ends within a step."""
-        if not self.is_foreign:
-            with self.changed:
-                self.closed = True
-                self.changed.notify_all()
-
-    def tasks(self) -> list[Task]:
-        """Those that wait now, longest first."""
-        with self.changed:
-            return list(self.waiting)
-
-    def remove(self, task: Task) -> None:
-        """Take it out, and let those in who wait for room."""
-        with self.changed:
-            self.waiting.remove(task)
-            self.changed.notify_all()
 
 
 class Scheduler:
@@ -119,6 +49,7 @@ class Scheduler:
         embed: embeddings of prompts.
         device: where both are.
         num_slots: most requests that run together.
+        image_head: the generation side, where there is one.
         chunk: most prompt tokens that go through the decoder at once.
         decode_threads: CPU threads of a decode step; None leaves torch's setting.
         version: of the weights; where it differs from before, nothing that was computed earlier is reused.
@@ -132,6 +63,7 @@ class Scheduler:
         *,
         device: torch.device,
         num_slots: int,
+        image_head: ImageHead | None = None,
         chunk: int = PREFILL_CHUNK,
         decode_threads: int | None = None,
         version: Callable[[], object] | None = None,
@@ -151,16 +83,29 @@ class Scheduler:
         # write it to the position that no request uses. A CPU computes the running rows only.
         self.rounds_rows = device.type != "cpu"
         self.intake = Intake()
-        self.slots = Slots(decoder, device, num_slots)
-        self.sampler = BatchSampler(num_slots, decoder.vocab_size, 1, device)
-        self.running: list[Task] = []  # running[i] has slot i
+        self.num_slots = num_slots
+        self.text = Side(decoder.embed, decoder.logits, num_ids=decoder.vocab_size, num_rows=num_slots, device=device)
+        self.sides = [self.text]
+        self.pictures: Side | None = None
+        if image_head is not None:
+            self.pictures = Side(
+                image_head.embed, image_head.logits, num_ids=image_head.num_codes, num_rows=num_slots, device=device
+            )
+            self.sides.append(self.pictures)
+        self.slots = Slots(decoder, device, num_slots if self.pictures is None else 2 * num_slots)
+        self.lanes: list[Lane] = []  # of what runs; lanes[i] has slot i
         self.prefilling: Task | None = None
         self.statistics = Statistics()
 
     @property
+    def running(self) -> list[Task]:
+        """What runs now."""
+        return [task for side in self.sides for task in side.running]
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.running or self.prefilling or self.intake.waiting)
+        return not (self.lanes or self.prefilling or self.intake.waiting)
 
     def step(self) -> None:
         """One step; see the module."""
@@ -168,13 +113,14 @@ class Scheduler:
         self._drop_cancelled(waiting)
         if self.prefilling is None:
             self._admit(waiting)
-        logits = self._decode() if self.running else None
+        logits = self._decode() if self.lanes else {}
         if self.prefilling is not None:
+            side = self._side(self.prefilling)
             first = self._prefill(self.prefilling)
             if first is not None:
-                logits = first if logits is None else torch.cat((logits, first))
-        if logits is not None:
-            self._choose(logits)
+                logits[side] = torch.cat((logits[side], first)) if side in logits else first
+        for side, values in logits.items():
+            self._choose(side, values)
 
     def let_go(self) -> None:
         """Empty the calls in which requests have failed: who keeps an error must not keep the tensors and the engine
@@ -188,9 +134,9 @@ class Scheduler:
     def end_begun(self, error: BaseException | None) -> None:
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
         tasks = self._begun()
-        for index in range(len(self.running)):
-            self.sampler.free(index)
-        self.running, self.prefilling = [], None
+        self.lanes, self.prefilling = [], None
+        for side in self.sides:
+            side.clear()
         self.slots.forget()
         for task in tasks:
             self._finish(task, error)
@@ -201,7 +147,13 @@ class Scheduler:
             self._end(task, error)
 
     def _begun(self) -> list[Task]:
-        return [*self.running, self.prefilling] if self.prefilling else list(self.running)
+        return [*self.running, self.prefilling] if self.prefilling else self.running
+
+    def _side(self, task: Task) -> Side:
+        if not task.draws:
+            return self.text
+        assert self.pictures is not None
+        return self.pictures
 
     # One request after another: in, and out
 
@@ -214,19 +166,49 @@ class Scheduler:
     def _admit(self, waiting: list[Task]) -> None:
         """Begin with the request that has waited longest, when there is a slot for it."""
         task = next((task for task in waiting if not task.handle.ended), None)
-        if task is None:
+        if task is None or sum(len(side.running) for side in self.sides) >= self.num_slots:
             return
         with self._failing_alone(task):
             version = None if self.version is None else self.version()
             if version != self._known_version:
                 self.slots.distrust()
                 self._known_version = version
-            task.slot = self._with_room(partial(self.slots.take, task.keys, task.inputs.spans, task.length))
-            if task.slot is not None:
+            if self._with_room(partial(self._take_slots, task)):
                 self.intake.remove(task)
                 self.prefilling = task
-                task.handle.reused_tokens = task.slot.filled
-                self.statistics.reused_tokens += task.slot.filled
+                task.handle.reused_tokens = sum(lane.place.filled for lane in task.lanes)
+                self.statistics.reused_tokens += task.handle.reused_tokens
+
+    def _take_slots(self, task: Task) -> bool:
+        """A slot for each lane, or none at all (False) while others have to end first.
+
+        Raises:
+            CacheMemoryError: they do not fit even alone.
+        """
+        taken: list[Lane] = []
+        try:
+            for lane in task.lanes:
+                lane.slot = self.slots.take(lane.keys, lane.inputs.spans, task.length(lane))
+                if lane.slot is None:
+                    break
+                taken.append(lane)
+            if len(taken) == len(task.lanes):
+                return True
+            if taken and not self.lanes:  # nothing ends that would make room
+                raise CacheMemoryError(
+                    f"a guided picture needs two rows of the cache, and {self.device} has memory for one. Use "
+                    "guidance_scale=1, or free some memory."
+                )
+        except BaseException:
+            self._give_back(taken)
+            raise
+        self._give_back(taken)
+        return False
+
+    def _give_back(self, lanes: list[Lane]) -> None:
+        for lane in lanes:
+            self.slots.give_back(lane.place, lane.keys[: lane.place.filled])
+            lane.slot = None
 
     def _end(self, task: Task, error: BaseException | None = None) -> None:
         """Take a request out, wherever it stands. Its slot keeps what was computed, unless it failed."""
@@ -236,29 +218,33 @@ class Scheduler:
             self._finish(task, error)
 
     def _take_out(self, task: Task, *, keep: bool) -> None:
-        slot = task.slot
-        if slot is None:
+        if task.lanes[0].slot is None:
             self.intake.remove(task)
             return
+        side = self._side(task)
         if task is self.prefilling:
             self.prefilling = None
-        elif task in self.running:
-            last = len(self.running) - 1
-            hole = slot.index
-            self.running[hole] = self.running[last]
-            self.running.pop()
-            self.slots.move(slot, last)
-            self.sampler.swap(hole, last)
-            self.sampler.free(last)
-        if keep:
-            written = np.concatenate((task.keys, np.array(task.row.tokens, dtype=np.int64)))
-            self.slots.give_back(slot, written[: slot.filled])  # the last token of an answer was not fed back
-        else:
-            self.slots.wipe(slot)
+        elif task in side.running:
+            side.remove(task)
+            for lane in task.lanes:
+                last = len(self.lanes) - 1
+                hole = lane.place.index
+                self.lanes[hole] = self.lanes[last]
+                self.lanes.pop()
+                self.slots.move(lane.place, last)
+        for lane in task.lanes:
+            if not keep:
+                self.slots.wipe(lane.place)
+                continue
+            written = lane.keys
+            if not task.draws:  # a prompt may go on with a text; codes are no tokens
+                written = np.concatenate((written, np.array(task.row.tokens, dtype=np.int64)))
+            self.slots.give_back(lane.place, written[: lane.place.filled])  # its last token was not fed back
 
     def _finish(self, task: Task, error: BaseException | None) -> None:
         """Tell the caller that it has ended."""
-        task.slot = task.embeds = None
+        for lane in task.lanes:
+            lane.slot = lane.embeds = lane.hidden = None
         self.statistics.requests += 1
         if task.row.finish_reason is None:
             try:
@@ -293,56 +279,106 @@ class Scheduler:
 
     # The three parts of a step
 
-    def _decode(self) -> Tensor:
-        """(B, V) float32 logits after the newest token of every running answer."""
-        tokens = [task.row.tokens[-1] for task in self.running]
-        positions = [self._slot(task).filled for task in self.running]
-        visible = min((max(positions) // VISIBLE_BLOCK + 1) * VISIBLE_BLOCK, self.slots.length)
-        count = len(tokens)
-        beyond = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) - count if self.rounds_rows else 0
-        inputs = self._on_device(torch.tensor([tokens + [0] * beyond, positions + [self.slots.length] * beyond]))
-        cache = self.slots.leading(count + beyond)
+    def _decode(self) -> dict[Side, Tensor]:
+        """Of each side that runs, (B, K) float32 logits after the newest choice of its answers."""
+        sides = [side for side in self.sides if side.running]
+        count = len(self.lanes)
+        rows = min(2 ** (count - 1).bit_length(), len(self.slots.slots)) if self.rounds_rows else count
+        ids, positions, drawn = [0] * rows, [self.slots.length] * rows, [0] * rows
+        for side in sides:
+            for task in side.running:
+                for lane in task.lanes:
+                    index = lane.place.index
+                    ids[index], positions[index] = task.row.tokens[-1], lane.place.filled
+                    drawn[index] = int(task.draws)
+        visible = min((max(positions[:count]) // VISIBLE_BLOCK + 1) * VISIBLE_BLOCK, self.slots.length)
+        # Rows of each side, in the order of its tasks: of their first lanes, then of their last ones.
+        picks = [[task.lanes[end].place.index for end in (0, -1) for task in side.running] for side in sides]
+        numbers = self._numbers([ids, positions, drawn, *picks])
+        scales = [self._on_device(torch.tensor([[task.guidance_scale] for task in side.running])) for side in sides]
+        cache = self.slots.leading(rows)
         self._use_threads(self.decode_threads)
-        logits = self._with_room(partial(decode_step, self.decoder, inputs[0], inputs[1], cache, visible))
-        for task in self.running:
-            self._slot(task).filled += 1
+        logits = self._with_room(partial(self._run, sides, numbers, scales, cache, visible))
+        for lane in self.lanes:
+            lane.place.filled += 1
         self.statistics.decode_steps += 1
-        self.statistics.decoded_tokens += count
-        return logits[:count]
+        self.statistics.decoded_tokens += sum(len(side.running) for side in sides)
+        return logits
+
+    def _run(
+        self, sides: list[Side], numbers: list[Tensor], scales: list[Tensor], cache: Cache, visible: int
+    ) -> dict[Side, Tensor]:
+        """The logits of each side."""
+        if sides == [self.text]:
+            logits = decode_step(self.decoder, numbers[0], numbers[1], cache, visible)
+            return {self.text: logits[: len(self.text.running)]}
+        hidden = advance(self.decoder, self._embed(sides, numbers[0], numbers[2]), numbers[1], cache, visible)
+        found = {}
+        for side, pick, scale in zip(sides, numbers[3:], scales, strict=True):
+            if side.is_guided:
+                found[side] = side.guided(hidden[pick], scale)
+            else:
+                found[side] = side.logits(hidden[pick[: len(side.running)]])
+        return found
+
+    def _embed(self, sides: list[Side], ids: Tensor, drawn: Tensor) -> Tensor:
+        """(B, D), what the decoder is given after these choices (B,), of which ``drawn`` (B,) says 1 for codes."""
+        if len(sides) == 1:
+            return sides[0].embed(ids)
+        text, pictures = sides
+        return torch.where(drawn[:, None] == 1, pictures.embed(ids * drawn), text.embed(ids * (1 - drawn)))
 
     def _prefill(self, task: Task) -> Tensor | None:
-        """One share of work for the prompt; (1, V) logits after its last token, when it has come to that."""
-        slot, first = self._slot(task), None
+        """One share of work for the prompt; (1, K) logits after its last token, when it has come to that."""
+        side, first, left = self._side(task), None, self.chunk
         self._use_threads(None)
         with self._failing_alone(task):
-            wanted = min(self.chunk, task.inputs.num_tokens - slot.filled)
-            while task.embeds is None or task.embeds.shape[0] < wanted:
-                done = 0 if task.embeds is None else task.embeds.shape[0]
-                piece = next_piece(task.inputs, slot.filled + done)
-                new = self._with_room(partial(self.embed, piece))
-                task.embeds = new if task.embeds is None else torch.cat((task.embeds, new))
-                if piece.spans and self.running:
-                    return None  # the encoder has had this step's share
-            block, row = task.embeds[:wanted], self.slots.row(slot)
-            hidden = self._with_room(partial(prefill, self.decoder, block, slot.filled, row))
-            task.embeds = task.embeds[wanted:]
-            slot.filled += wanted
-            self.statistics.prefilled_tokens += wanted
-            if slot.filled == task.inputs.num_tokens:
-                logits = self.decoder.logits(hidden[-1:])
-                task.embeds = None
+            for lane in task.lanes:
+                while lane.hidden is None and left:
+                    done = self._take_in(lane, left)
+                    if not done:
+                        return None  # the encoder has had this step's share
+                    left -= done
+            if task.lanes[-1].hidden is not None:
+                hidden = [lane.hidden for lane in task.lanes if lane.hidden is not None]
+                if len(hidden) > 1:
+                    scale = self._on_device(torch.tensor([[task.guidance_scale]]))
+                    logits = side.guided(torch.cat(hidden), scale)
+                else:
+                    logits = side.logits(hidden[0])
                 self.prefilling = None
-                index = len(self.running)
-                self.slots.move(slot, index)
-                self.running.append(task)
-                self.sampler.place(index, task.row.options, task.row.prompt_ids, task.row.max_new_tokens)
+                for lane in task.lanes:
+                    lane.hidden = None
+                    self.slots.move(lane.place, len(self.lanes))
+                    self.lanes.append(lane)
+                side.add(task)
                 first = logits
         return first
 
-    def _choose(self, logits: Tensor) -> None:
-        """Choose the next token of every running answer, read all of them back at once, and end what has ended."""
-        tasks, errors = list(self.running), dict[Task, BaseException]()
-        tokens, logprobs = self.sampler(logits, self._uniforms(), self._allowed(errors))
+    def _take_in(self, lane: Lane, most: int) -> int:
+        """Up to ``most`` tokens of a prompt; how many went through the decoder, 0 where only an image was encoded."""
+        slot = lane.place
+        wanted = min(most, lane.inputs.num_tokens - slot.filled)
+        while lane.embeds is None or lane.embeds.shape[0] < wanted:
+            done = 0 if lane.embeds is None else lane.embeds.shape[0]
+            piece = next_piece(lane.inputs, slot.filled + done)
+            new = self._with_room(partial(self.embed, piece))
+            lane.embeds = new if lane.embeds is None else torch.cat((lane.embeds, new))
+            if piece.spans and self.lanes:
+                return 0
+        block, row = lane.embeds[:wanted], self.slots.row(slot)
+        hidden = self._with_room(partial(prefill, self.decoder, block, slot.filled, row))
+        lane.embeds = lane.embeds[wanted:]
+        slot.filled += wanted
+        self.statistics.prefilled_tokens += wanted
+        if slot.filled == lane.inputs.num_tokens:
+            lane.embeds, lane.hidden = None, hidden[-1:].clone()
+        return wanted
+
+    def _choose(self, side: Side, logits: Tensor) -> None:
+        """Choose for every running answer of a side, read all choices back at once, and end what has ended."""
+        tasks, errors = list(side.running), dict[Task, BaseException]()
+        tokens, logprobs = side.sampler(logits, self._uniforms(side), self._allowed(side, errors))
         ids: list[int] = tokens.tolist()
         scores: list[float | None] = [None] * len(ids) if logprobs is None else logprobs.tolist()
         for task, token, score, values in zip(tasks, ids, scores, logits, strict=True):
@@ -352,6 +388,8 @@ class Scheduler:
                 if task.on_logits is not None:
                     task.on_logits(values)
                 self._push(task, token, score)
+                if task.on_step is not None:
+                    task.on_step()
                 if task.row.finish_reason is not None:
                     self._end(task)
 
@@ -367,15 +405,15 @@ class Scheduler:
         if piece and task.on_piece is not None:
             task.on_piece(piece)
 
-    def _uniforms(self) -> Tensor:
+    def _uniforms(self, side: Side) -> Tensor:
         """(B,) float32, one new random number for each answer that samples."""
-        values = [task.row.uniform() if task.row.options.samples else 0.0 for task in self.running]
+        values = [task.row.uniform() if task.row.options.samples else 0.0 for task in side.running]
         return self._on_device(torch.tensor(values))
 
-    def _allowed(self, errors: dict[Task, BaseException]) -> Tensor | None:
-        """(B, V) bool of the tokens that constraints allow, None when nothing is constrained now."""
+    def _allowed(self, side: Side, errors: dict[Task, BaseException]) -> Tensor | None:
+        """(B, K) bool of what constraints allow, None when nothing is constrained now."""
         masks = []
-        for task in self.running:
+        for task in side.running:
             try:
                 masks.append(task.row.allowed())
             except BaseException as error:  # as in _failing_alone, but the rows must keep their places for now
@@ -383,8 +421,14 @@ class Scheduler:
                 masks.append(None)
         if all(mask is None for mask in masks):
             return None
-        free = torch.ones(self.decoder.vocab_size, dtype=torch.bool)
+        free = torch.ones(side.num_ids, dtype=torch.bool)
         return self._on_device(torch.stack([free if mask is None else mask for mask in masks]))
+
+    def _numbers(self, lists: list[list[int]]) -> list[Tensor]:
+        """Each list as an int64 tensor where the decoder is; they go there in one piece."""
+        borders = accumulate((len(numbers) for numbers in lists), initial=0)
+        everything = self._on_device(torch.tensor([number for numbers in lists for number in numbers]))
+        return [everything[start:stop] for start, stop in pairwise(borders)]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """A copy where the decoder is, without waiting for what runs there."""
@@ -395,11 +439,6 @@ class Scheduler:
     def _use_threads(self, count: int | None) -> None:
         if self.decode_threads is not None:
             self._threads.use(count)
-
-    @staticmethod
-    def _slot(task: Task) -> Slot:
-        assert task.slot is not None
-        return task.slot
 
 
 def _frames_of(error: BaseException) -> Iterator[FrameType]:

@@ -1,4 +1,4 @@
-"""The two steps of text generation, as plain functions: a stretch of prompt, and one more token in every row.
+"""The steps of generation, as plain functions: a stretch of prompt, and one more position in every row.
 
 Letters: B rows, T tokens of the call, D hidden size, V vocabulary.
 
@@ -35,18 +35,23 @@ def prefill(decoder: Decoder, embeds: Tensor, start: int, cache: Cache) -> Tenso
     return decoder(block, positions=positions, cache=cache, visible=stop)[0]
 
 
-def decode_step(decoder: Decoder, tokens: Tensor, positions: Tensor, cache: Cache, visible: int) -> Tensor:
-    """One more token in every row.
+def advance(decoder: Decoder, embeds: Tensor, positions: Tensor, cache: Cache, visible: int) -> Tensor:
+    """One more position in every row.
 
     Args:
         decoder: the language model.
-        tokens: (B,) int64, the newest token of each row.
-        positions: (B,) int64, where it stands.
+        embeds: (B, D), what stands there.
+        positions: (B,) int64, where.
         cache: holds everything before it.
         visible: cache slots to read, more than any position of a row whose result counts.
 
     Returns:
-        (B, V) float32 logits of the token that follows.
+        (B, D) hidden states.
     """
-    hidden = decoder(decoder.embed(tokens[:, None]), positions=positions[:, None], cache=cache, visible=visible)
-    return decoder.logits(hidden[:, 0])
+    return decoder(embeds[:, None], positions=positions[:, None], cache=cache, visible=visible)[:, 0]
+
+
+def decode_step(decoder: Decoder, tokens: Tensor, positions: Tensor, cache: Cache, visible: int) -> Tensor:
+    """One more token in every row: as ``advance`` with the newest tokens (B,) int64 -> (B, V) float32 logits of what
+    follows them."""
+    return decoder.logits(advance(decoder, decoder.embed(tokens), positions, cache, visible))

@@ -478,7 +478,7 @@ def test_a_step_that_fails_ends_those_in_it_and_the_engine_goes_on(decoder, new_
         finally:
             hook.remove()
         assert engine.submit(text_inputs([5]), new_row([5])).result().tokens == plain_greedy(decoder, [5], 16)
-        assert not engine._scheduler.sampler._any_penalty  # nor do their options cost the others anything
+        assert not engine._scheduler.text.sampler._any_penalty  # nor do their options cost the others anything
 
 
 @pytest.mark.parametrize("place", ["embed", "prefill", "decode"])

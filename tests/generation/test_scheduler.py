@@ -4,7 +4,8 @@ import torch
 
 from mm.generation.handle import Handle
 from mm.generation.prompt import token_keys
-from mm.generation.scheduler import Scheduler, Task
+from mm.generation.scheduler import Scheduler
+from mm.generation.task import Lane, Task
 from tests.generation.tiny import IMAGE_ID, Embedder, picture_inputs, plain_greedy, text_inputs
 
 LONG, SHORT = list(range(1, 200)), [7, 8, 9]
@@ -30,7 +31,8 @@ class Steps:
 
     def submit(self, inputs, cancel=None, **options):
         row = self.new_row(inputs.input_ids, **{"detect_loops": False} | options)
-        task = Task(inputs=inputs, keys=token_keys(inputs), row=row, handle=Handle(row), cancel=cancel)
+        lane = Lane(inputs=inputs, keys=token_keys(inputs))
+        task = Task(lanes=(lane,), row=row, handle=Handle(row), cancel=cancel)
         self.scheduler.intake.waiting.append(task)
         return task.handle
 
