@@ -5,7 +5,20 @@ defaults, and nothing downstream ever looks at raw JSON again.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+
+class Encoder(Protocol):
+    """What any encoder's config says about the memory that a view takes."""
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of a view, as the processor hands it over."""
+        ...
+
+    def block_numbers(self, views: int) -> int:
+        """Numbers that are alive together in the widest moment of encoding this many views at once."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +40,85 @@ class VisionConfig:
     def grid(self) -> int:
         """Patches a side (incomplete patches at the right and bottom edge are not used)."""
         return self.image_size // self.patch_size
+
+    def block_numbers(self, views: int) -> int:
+        """V views x P patches x (3 W + 2 M): a block's input, residual and norm, and its MLP before and after GELU."""
+        return views * self.grid**2 * (3 * self.width + 2 * self.mlp_width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelStatistics:
+    """Mean and deviation of pixels in 0..1, a channel each."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalizedVisionConfig(VisionConfig):
+    """A SigLIP tower that may normalise its pixels itself (DeepSeek-VL)."""
+
+    statistics: PixelStatistics | None  # None: they arrive normalised
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamConfig:
+    """DeepSeek-VL's high-resolution tower: SAM's encoder (arXiv 2304.02643) and two stride-2 convolutions behind its
+    neck (arXiv 2403.05525, section 3.1). MLPs are four times as wide as the blocks; norms have eps 1e-6.
+    """
+
+    image_size: int  # pixels, square
+    patch_size: int  # pixels
+    width: int
+    num_blocks: int
+    num_heads: int
+    window_size: int  # patches a side of a window
+    global_blocks: tuple[int, ...]  # blocks that attend over all patches, in ascending order; the others in windows
+    neck_width: int
+    downsample_widths: tuple[int, ...]  # of the convolutions, each halves the sides
+    statistics: PixelStatistics | None
+
+    @property
+    def grid(self) -> int:
+        """Patches a side."""
+        return self.image_size // self.patch_size
+
+
+# Views of 1024 pixels that go through SAM at once: 4096 patches each fill a GPU.
+HIGH_VIEWS_PER_PASS = 4
+# Queries of an attention with position bias that are computed at once: the bias of a head is never whole in memory.
+QUERIES_PER_PASS = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class HybridVisionConfig:
+    """DeepSeek-VL 7B's two towers over one image. Both give ``low.grid`` x ``low.grid`` features."""
+
+    high: SamConfig
+    low: NormalizedVisionConfig
+
+    @property
+    def image_size(self) -> int:
+        """Pixels a side of a view, as the high-resolution tower takes it."""
+        return self.high.image_size
+
+    def block_numbers(self, views: int) -> int:
+        """SigLIP's block, or the larger of SAM's two moments: an MLP of 4 W, and the bias of one pass of queries."""
+        at_once = min(views, HIGH_VIEWS_PER_PASS)
+        patches = self.high.grid**2
+        mlp = at_once * patches * 11 * self.high.width
+        queries = min(QUERIES_PER_PASS, patches)
+        attention = at_once * (patches * 6 * self.high.width + queries * patches * self.high.num_heads)
+        return max(self.low.block_numbers(views), mlp, attention)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitMLPConfig:
+    """DeepSeek-VL 7B's ``low_high_hybrid_split_mlp_gelu``: half of the channels from each tower, then an MLP."""
+
+    input_width: int  # of either tower
+    output_width: int
+    depth: int
 
 
 @dataclass(frozen=True, kw_only=True)

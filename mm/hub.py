@@ -27,7 +27,6 @@ PUBLISHED_ORGANISATION = "deepseek-ai"
 
 # What names of published models that cannot run yet start with. First match counts.
 _NOT_YET = {
-    f"{PUBLISHED_ORGANISATION}/deepseek-vl-": "DeepSeek-VL",
     f"{PUBLISHED_ORGANISATION}/JanusFlow": "JanusFlow",
 }
 

@@ -201,7 +201,7 @@ class Planner:
         Held all the time: prompt embeddings and image tokens. On top the largest of three moments, each the tensors
         that are alive together within a block, attention never materialising its scores:
 
-        * encoder: V views x P patches x (3 W + 2 M_vision), and the views' pixels in float32;
+        * encoder: what its config counts for V views (``block_numbers``), and the views' pixels in float32;
         * prefill of one chunk of C tokens: the dense MLP, C x (3 D + 3 M), or the routed experts, C K x (3 D + 4 I) and
           two float32 copies of C K x D; attention over S slots in float32 masks; for MLA the expanded keys and values,
           S x heads x (2 nope + rope + value);
@@ -216,7 +216,7 @@ class Planner:
         held = 2 * size * width * (work.batch * prompt + views * self.spec.tokens_per_view)
 
         at_once = min(views, VIEWS_PER_PASS)
-        encoder = at_once * vision.grid**2 * (3 * vision.width + 2 * vision.mlp_width) * size
+        encoder = vision.block_numbers(at_once) * size
         encoder += (views + at_once) * 3 * vision.image_size**2 * 4
 
         chunk = work.batch * min(prompt, PREFILL_CHUNK)

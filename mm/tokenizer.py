@@ -83,7 +83,12 @@ class Tokenizer:
 
     @classmethod
     def from_folder(
-        cls, folder: str | Path, add_missing: Sequence[str] = (), *, pad_token: str | None = None
+        cls,
+        folder: str | Path,
+        add_missing: Sequence[str] = (),
+        *,
+        pad_token: str | None = None,
+        pad_with_end: bool = False,
     ) -> "Tokenizer":
         """Load tokenizer.json (merges as pairs or as "a b" strings) and the token names beside it.
 
@@ -91,6 +96,7 @@ class Tokenizer:
             folder: holds tokenizer.json and tokenizer_config.json and/or special_tokens_map.json.
             add_missing: see the constructor.
             pad_token: the padding token of a folder whose files name none; added first, as published.
+            pad_with_end: such a folder without ``pad_token`` pads with its end token.
 
         Raises:
             ConfigError: a file is missing or cannot be parsed, or a token is named nowhere or not in the vocabulary.
@@ -114,6 +120,8 @@ class Tokenizer:
                 'Add, for example, "eos_token": "<｜end▁of▁sentence｜>"'
             )
         bos, eos, pad = (names[name] for name in _NAMES)
+        if pad is None and pad_token is None and pad_with_end:
+            pad = eos
         if pad is None:
             if pad_token is None:
                 raise ConfigError(
@@ -121,7 +129,7 @@ class Tokenizer:
                 )
             pad, add_missing = pad_token, (pad_token, *add_missing)
         add_bos = config.get("add_bos_token", True)
-        assert bos is not None and eos is not None
+        assert bos is not None and eos is not None and pad is not None
         return cls(
             backend,
             bos_token=bos,

@@ -41,6 +41,15 @@ class Rename:
 
 
 @dataclass(frozen=True)
+class Part:
+    """In published names that start with ``below``, the text ``published`` is the model's ``model``."""
+
+    below: str
+    published: str
+    model: str
+
+
+@dataclass(frozen=True)
 class Stack:
     """Published tensors that differ in one number are slices of one parameter of the model.
 
@@ -88,10 +97,12 @@ class Dropped:
 class KeyMap:
     """Which published tensor is which parameter; reversible.
 
-    Stacks are tried before renames, the first matching rename wins, names without a rule stay as they are.
+    Stacks are tried before parts, parts before renames; the first matching rename wins, names without a rule stay as
+    they are.
     """
 
     renames: tuple[Rename, ...] = ()
+    parts: tuple[Part, ...] = ()
     stacks: tuple[Stack, ...] = ()
     dropped: tuple[Dropped, ...] = ()
 
@@ -107,6 +118,9 @@ class KeyMap:
             if found is not None:
                 published, index = found
                 break
+        for part in self.parts:
+            if published.startswith(part.below):
+                published = published.replace(part.published, part.model)
         for rule in self.renames:
             if published.startswith(rule.published):
                 return rule.model + published.removeprefix(rule.published), index
@@ -123,6 +137,9 @@ class KeyMap:
             if model.startswith(rule.model):
                 model = rule.published + model.removeprefix(rule.model)
                 break
+        for part in self.parts:
+            if model.startswith(part.below):
+                model = model.replace(part.model, part.published)
         for stack in self.stacks:
             if stack.published_name(model, 0) is not None:
                 return [(str(stack.published_name(model, index)), index) for index in range(count)]
@@ -179,15 +196,15 @@ def _indexed_shards(index: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def tensor_names(folder: Path) -> frozenset[str]:
-    """Published names of all tensors in the weight files of a folder; no tensor is read.
+def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Published names and shapes of all tensors in the weight files of a folder; no tensor is read.
 
     Raises:
         WeightsError: no weights, or an unreadable file.
     """
     with ExitStack() as stack:
         shards = [_open_shard(path, stack) for path in find_shards(folder)]
-        return frozenset(name for shard in shards for name in shard.shapes)
+        return {name: shape for shard in shards for name, shape in shard.shapes.items()}
 
 
 def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: torch.device, dtype: torch.dtype) -> None:

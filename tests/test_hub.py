@@ -117,12 +117,13 @@ def test_bundled_models_are_folders_of_the_package() -> None:
 def test_published_configs_need_no_network() -> None:
     names = published_configs()
     janus = [f"deepseek-ai/Janus-{size}" for size in ("1.3B", "Pro-1B", "Pro-7B")]
-    assert sorted(names) == [*janus, *(f"deepseek-ai/deepseek-vl2{size}" for size in ("", "-small", "-tiny"))]
+    vl = [f"deepseek-ai/deepseek-vl-{size}-{kind}" for size in ("1.3b", "7b") for kind in ("base", "chat")]
+    assert sorted(names) == [*janus, *vl, *(f"deepseek-ai/deepseek-vl2{size}" for size in ("", "-small", "-tiny"))]
     for name, folder in names.items():
         found = find_config(name)
         assert (found.source, found.folder) == ("published config", folder)
         model_type = json.loads((folder / "config.json").read_text())["model_type"]
-        assert model_type == ("multi_modality" if name in janus else "deepseek_vl_v2")
+        assert model_type == ("multi_modality" if name in (*janus, *vl) else "deepseek_vl_v2")
         sft_format = json.loads((folder / "processor_config.json").read_text())["sft_format"]
         assert sft_format == ("deepseek_old" if name.endswith("1.3B") else "deepseek")
 
@@ -262,7 +263,7 @@ def test_no_cache_folder(tmp_path: Path) -> None:
     ("name", "family"),
     [
         ("deepseek-ai/janusflow-1.3B", "JanusFlow"),
-        ("deepseek-ai/deepseek-vl-7b-chat", "DeepSeek-VL"),
+        ("deepseek-ai/JanusFlow-1.3B", "JanusFlow"),
     ],
 )
 def test_families_to_come_are_named_before_any_download(name: str, family: str) -> None:

@@ -25,6 +25,8 @@ def test_an_unknown_case_names_the_known_ones(golden: Callable[[str], Path]) -> 
 @pytest.mark.parametrize(
     ("name", "elements"),
     [
+        ("deepseek-vl-1.3b", 1_975_235_584),
+        ("deepseek-vl-7b", 7_343_990_017),
         ("deepseek-vl2-tiny", 3_370_501_440),
         ("deepseek-vl2-small", 16_148_349_504),
         ("deepseek-vl2", 27_480_134_248),

@@ -62,7 +62,9 @@ class Run:
                 )  # unused, as recorded
             hidden = model.decoder(embeds.unsqueeze(0))
         for field, values in outputs.items():
-            if values and isinstance(values[0], Tensor):
+            if values and field in PICKED:
+                found[field] = torch.cat(PICKED[field](values))
+            elif values and isinstance(values[0], Tensor):
                 found[field] = torch.cat(values)  # views may pass in several groups
             elif values:
                 found[field] = _by_expert(values[0])[0 if field.endswith("_idx") else 1]
@@ -167,11 +169,24 @@ def _router(model: VisionLanguageModel, numbers: list[int]) -> nn.Module | None:
     return getattr(mlp, "gate", None)
 
 
+def _inside(model: VisionLanguageModel, *names: str) -> nn.Module | None:
+    """The first of these parts of the vision side that it has."""
+    for name in names:
+        try:
+            return model.vision.get_submodule(name)
+        except AttributeError:
+            continue
+    return None
+
+
 def _siglip(model: VisionLanguageModel, name: str) -> nn.Module | None:
-    try:
-        return model.vision.get_submodule(name)
-    except AttributeError:
-        return None
+    """Part of the SigLIP tower: the vision side itself, or inside DeepSeek-VL's single or hybrid one."""
+    return _inside(model, name, f"tower.{name}", f"low.tower.{name}")
+
+
+def _halves(values: list[Any]) -> list[Tensor]:
+    """``vision_out``: the features of one tower, or of a hybrid's two the high-resolution ones."""
+    return [value[0] if isinstance(value, tuple) else value for value in values]
 
 
 # Recorded intermediate -> the module whose output it is.
@@ -179,11 +194,25 @@ MODULES: tuple[tuple[re.Pattern[str], Callable[[VisionLanguageModel, list[int]],
     (re.compile("siglip_patch_embed"), lambda model, _: _siglip(model, "patch_embed")),
     (re.compile("siglip_pos_drop"), lambda model, _: _siglip(model, "pos_drop")),
     (re.compile("siglip_norm"), lambda model, _: _siglip(model, "norm")),
+    (re.compile("siglip_out"), lambda model, _: _inside(model, "low")),
+    (re.compile("low_res_pixels"), lambda model, _: _inside(model, "shrink")),
+    (re.compile("sam_out"), lambda model, _: _inside(model, "high")),
+    (re.compile(r"sam_block(\d+)"), lambda model, numbers: _inside(model, f"high.tower.blocks.{numbers[0]}")),
+    (re.compile("sam_patch_embed"), lambda model, _: _inside(model, "high.tower.patch_embed")),
+    (re.compile("sam_neck_hd"), lambda model, _: _inside(model, "high.tower.neck_hd")),
+    (re.compile("sam_neck"), lambda model, _: _inside(model, "high.tower.neck")),
+    (re.compile("sam_downsamples"), lambda model, _: _inside(model, "high.tower.downsamples")),
     (re.compile(r"siglip_block(\d+)"), lambda model, numbers: _siglip(model, f"blocks.{numbers[0]}")),
     (re.compile(r"llm_attn_(\d+)"), lambda model, numbers: getattr(_layer(model, numbers[0]), "self_attn", None)),
     (re.compile(r"llm_hidden_(\d+)"), _hidden),
     (re.compile(r"moe(\d+)_topk_(?:idx|weight)"), _router),
 )
+
+# Modules that do not give what is recorded of them: their calls -> the recorded tensors.
+PICKED: Mapping[str, Callable[[list[Any]], list[Tensor]]] = {
+    "vision_out": _halves,
+    "sam_downsamples": lambda values: values[::2],  # each view passes them twice, the main stream first
+}
 
 
 @contextmanager

@@ -230,7 +230,7 @@ def _scores(run: Run, field: str, recorded: RecordedTensor) -> Row:
 
 
 _COMPUTED: tuple[tuple[re.Pattern[str], Comparison], ...] = (
-    (re.compile(r"siglip_\w+|vision_out|projector_out|inputs_embeds|llm_hidden_0"), _feature),
+    (re.compile(r"siglip_\w+|sam_\w+|low_res_pixels|vision_out|projector_out|inputs_embeds|llm_hidden_0"), _feature),
     (re.compile(r"llm_hidden_\d+|llm_attn_\d+|moe\d+_topk_weight"), _decoder_state),
     (re.compile(r"moe\d+_topk_idx"), _router_choice),
     (re.compile("logits"), _logits),

@@ -25,6 +25,7 @@ from mm.registry import Registry
 VERIFIERS = Registry(
     "family of recorded cases",
     {
+        "deepseek_vl": "mm.evaluation.verify_vl:verify_vl",
         "deepseek_vl2": "mm.evaluation.verify_vl2:verify_vl2",
         "janus_pro": "mm.evaluation.verify_janus:verify_janus",
         "vlm_image_processor": "mm.evaluation.verify_vlm_images:verify_vlm_images",

@@ -13,20 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm.contracts import Batch, DrawingPrompt
+from mm.contracts import DrawingPrompt
 from mm.devices import exact_convolutions
 from mm.errors import InputError
 from mm.evaluation.compare import Row, compare_close, compare_exact, compare_values, judge, shorten, unknown
 from mm.evaluation.recorded_run import Run, module_outputs
 from mm.evaluation.recording import Recording
-from mm.evaluation.understanding import (
-    FEATURE_LIMIT,
-    LOGIT_LIMIT,
-    Tables,
-    batch_rows,
-    conversation_rows,
-    tokenizer_rows,
-)
+from mm.evaluation.understanding import FEATURE_LIMIT, LOGIT_LIMIT, batch_rows, conversation_rows, tokenizer_rows
+from mm.evaluation.whole_prompt import TABLES, tokenizer_facts
 from mm.families.janus import build_processor
 from mm.families.janus_config import parse_config
 from mm.families.table import load_model, read_json
@@ -54,9 +48,7 @@ def verify_janus(recording: Recording, device: str, progress: Callable[[str], No
     processor = build_processor(folder, parse_config(read_json(folder / "config.json")))
     tags = processor.spec.tags
     facts: dict[str, object] = {
-        "pad_id": processor.pad_id,
-        "background_color": list(processor.spec.background_color),
-        "system_prompt": processor.template.system_prompt,
+        **tokenizer_facts(processor),
         "image_start_id": processor.tokenizer.token_id(str(tags.image_start)),
         "image_end_id": processor.tokenizer.token_id(str(tags.image_end)),
     }
@@ -72,47 +64,6 @@ def verify_janus(recording: Recording, device: str, progress: Callable[[str], No
             yield from batch_rows(recording, entry, model, processor, TABLES)
         else:
             yield from conversation_rows(Run(recording, entry, model, processor), TABLES)
-
-
-def _official(batch: Batch) -> Mapping[str, Tensor]:
-    most = max(1, *(len(row.spans) for row in batch.rows))
-    used = torch.tensor([[index < len(row.spans) for index in range(most)] for row in batch.rows])  # (B, images)
-    tokens = max((span.stop - span.start for row in batch.rows for span in row.spans), default=576)
-    inputs = {
-        "input_ids": batch.input_ids,
-        "attention_mask": batch.attention_mask,
-        "images_seq_mask": batch.image_mask,
-        "images_emb_mask": used[:, :, None].expand(-1, -1, tokens),
-    }
-    if len(batch.rows) == 1:
-        pixels = batch.rows[0].pixels
-        inputs["pixel_values"] = (pixels if len(pixels) else pixels.new_zeros(1, *pixels.shape[1:])).unsqueeze(0)
-    return inputs
-
-
-TABLES = Tables(
-    official=_official,
-    bits=frozenset(("pixel_values",)),
-    facts={
-        "prompt": lambda run: run.inputs.prompt,
-        "n_tokens": lambda run: run.inputs.num_tokens,
-        "n_image_tokens": lambda run: int(run.inputs.image_mask.sum()),
-        "n_images": lambda run: len(run.inputs.spans),
-        "eos_token_id": lambda run: run.processor.tokenizer.eos_id,
-        "greedy_tokens": lambda run: run.answer[0],
-        "text": lambda run: run.processor.tokenizer.decode(run.answer[0], skip_special=True),
-        "text_with_special": lambda run: run.processor.tokenizer.decode(run.answer[0]),
-    },
-    answers={
-        "prompts": lambda answers, _: [row.prompt for row in answers.batch.rows],
-        "greedy_tokens": lambda answers, _: answers.tokens,
-        "text": lambda answers, processor: answers.text(processor, skip_special=True),
-    },
-    settings=frozenset(
-        ("id", "batch", "conversation", "conversations", "max_new_tokens")
-        + ("greedy_top2_gap", "fp32_vs_fp64_max_abs", "logits_abs_mean", "note")
-    ),
-)
 
 
 def _image_rows(

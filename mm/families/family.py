@@ -1,11 +1,11 @@
 """What a family gives to the rest of the library."""
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from mm.config import DecoderConfig, VisionConfig
+from mm.config import DecoderConfig, Encoder, VisionConfig
 from mm.errors import ConfigError
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
@@ -21,7 +21,7 @@ class FamilyConfig(Protocol):
         ...
 
     @property
-    def vision(self) -> VisionConfig:
+    def vision(self) -> Encoder:
         """The encoder."""
         ...
 
@@ -47,8 +47,8 @@ class Family(Generic[Config]):
         key_map: published tensors and parameters.
         unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
         draws: whether its complete checkpoints have a generation side.
-        restrict: config and the names of the tensors in a folder -> the config of the model that they are; None where
-            a family's folders always hold all of it.
+        restrict: config and {name: shape} of the tensors in a folder -> the config of the model that they are, or an
+            error that says more than a list of names; None where a family's folders always hold all of it.
     """
 
     parse_config: Callable[[dict[str, Any]], Config]
@@ -58,7 +58,7 @@ class Family(Generic[Config]):
     build_processor: Callable[[Path, Config], Processor]
     key_map: KeyMap
     unused_elements: Callable[[Config], int]
-    restrict: Callable[[Config, Set[str]], Config] | None = None
+    restrict: Callable[[Config, Mapping[str, tuple[int, ...]]], Config] | None = None
     draws: bool = False
 
 

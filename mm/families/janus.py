@@ -1,6 +1,6 @@
 """Janus-1.3B, Janus-Pro-1B and Janus-Pro-7B: key map, templates and build; config.json is read in ``janus_config``."""
 
-from collections.abc import Set
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from mm.adaptors.mlp import MLPAdaptor
 from mm.adaptors.tile_layout import ViewOrder
 from mm.families.family import Family, check_agreement, pooling_head_parameters
 from mm.families.janus_config import JanusConfig, parse_config
+from mm.families.multi_modality import PLAIN_ROLES, SYSTEM_PROMPT
 from mm.generation.image_head import ImageHead
 from mm.generation.vq import VQTokenizer
 from mm.language.decoder import Decoder
@@ -35,14 +36,10 @@ KEY_MAP = KeyMap(
     ),
 )
 
-SYSTEM_PROMPT = (
-    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
-    "provides, and assist the user with a variety of tasks using natural language."
-)
 # By ``sft_format``. Janus-1.3B was trained with plain words for the roles, Janus-Pro with tokens.
 TEMPLATES = {
     "deepseek": PromptTemplate(names={"user": "<|User|>", "assistant": "<|Assistant|>"}, system_prompt=SYSTEM_PROMPT),
-    "deepseek_old": PromptTemplate(names={"user": "User", "assistant": "Assistant"}, system_prompt=SYSTEM_PROMPT),
+    "deepseek_old": PLAIN_ROLES,
 }
 # Defaults of the published processor class, which its files do not repeat.
 TAGS = Tags(image="<image_placeholder>", image_start="<begin_of_image>", image_end="<end_of_image>", pad="<｜▁pad▁｜>")
@@ -69,7 +66,7 @@ def build(config: JanusConfig) -> VisionLanguageModel:
     )
 
 
-def restrict(config: JanusConfig, published: Set[str]) -> JanusConfig:
+def restrict(config: JanusConfig, published: Collection[str]) -> JanusConfig:
     """A checkpoint without any tensor of the generation side is one for understanding only."""
     names = (name for name in published if not KEY_MAP.is_dropped(name))
     return config if any(name.startswith(IMAGE_SIDE) for name in names) else replace(config, image_head=None)

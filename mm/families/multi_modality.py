@@ -9,8 +9,16 @@ from typing import Any
 from mm.config import AttentionConfig, DecoderConfig, LinearScalingConfig, MLPConfig, RopeConfig, VisionConfig
 from mm.errors import ConfigError
 from mm.families.fields import Fields
+from mm.processing.vlm import PromptTemplate
 
 MODEL_TYPE = "multi_modality"
+
+SYSTEM_PROMPT = (
+    "You are a helpful language and vision assistant. You are able to understand the visual content that the user "
+    "provides, and assist the user with a variety of tasks using natural language."
+)
+# DeepSeek-VL and Janus-1.3B were trained with plain words for the roles.
+PLAIN_ROLES = PromptTemplate(names={"user": "User", "assistant": "Assistant"}, system_prompt=SYSTEM_PROMPT)
 
 
 def params_of(top: Fields, name: str, *, model_type: str, cls: str) -> Fields:
@@ -63,13 +71,13 @@ def _num_blocks(fields: Fields, layers: int) -> int:
     return selected if selected > 0 else min(layers, layers + selected + 1)
 
 
-def parse_mlp(fields: Fields, *, input_width: int, output_width: int) -> MLPConfig:
-    """An ``mlp_gelu`` projector between the two widths.
+def parse_mlp(fields: Fields, *, input_width: int, output_width: int, projector_type: str = "mlp_gelu") -> MLPConfig:
+    """A projector of this type between the two widths.
 
     Raises:
         ConfigError: another projector, an unknown key, or other widths.
     """
-    fields.expect("projector_type", "mlp_gelu", default="mlp_gelu")
+    fields.expect("projector_type", projector_type, default="mlp_gelu")
     config = MLPConfig(
         input_width=fields.integer("input_dim"),
         output_width=fields.integer("n_embed"),

@@ -16,7 +16,7 @@ from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, pub
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
-from mm.weights import load_weights, save_weights, tensor_names
+from mm.weights import load_weights, save_weights, tensor_shapes
 
 # The shipped models stay under the size that plain git and every code host accept.
 MAX_SHARD_BYTES = 15 * 2**20
@@ -27,11 +27,16 @@ COPIED_SUFFIXES = (".json", ".md", ".txt", ".model")
 
 
 FAMILIES = Registry(
-    "model family", {"deepseek_vl2": "mm.families.deepseek_vl2:FAMILY", "janus": "mm.families.janus:FAMILY"}
+    "model family",
+    {
+        "deepseek_vl": "mm.families.deepseek_vl:FAMILY",
+        "deepseek_vl2": "mm.families.deepseek_vl2:FAMILY",
+        "janus": "mm.families.janus:FAMILY",
+    },
 )
 MODEL_TYPES = ("deepseek_vl_v2", "multi_modality")
 # Three families share a model_type; the first key that a config.json has decides.
-_MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "JanusFlow", "vision_config": "DeepSeek-VL"}
+_MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "JanusFlow", "vision_config": "deepseek_vl"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def load_model(
     family: Family[Any] = FAMILIES.load(config.family)
     place = resolve_device(device)
     if family.restrict is not None:
-        config = family.restrict(config, tensor_names(folder))
+        config = family.restrict(config, tensor_shapes(folder))
     model = build_model(config)
     load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
     return model.eval().requires_grad_(False)

@@ -82,7 +82,9 @@ class VLMProcessor:
         Raises:
             ConfigError: the tokenizer files are missing or wrong.
         """
-        return cls(spec, Tokenizer.from_folder(folder, (spec.tags.image,), pad_token=spec.tags.pad), template)
+        tags = spec.tags
+        tokenizer = Tokenizer.from_folder(folder, (tags.image,), pad_token=tags.pad, pad_with_end=tags.pad is None)
+        return cls(spec, tokenizer, template)
 
     def process(
         self,

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from mm.errors import ConfigError
-from mm.processing.base import Colour, as_colour, check_setting, is_colour, is_int, read_settings, write_settings
+from mm.processing.base import (
+    Colour,
+    as_colour,
+    check_setting,
+    is_colour,
+    is_int,
+    read_settings,
+    whole_colour,
+    write_settings,
+)
 
 PROCESSOR = "processor_config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -20,13 +29,12 @@ class Tags:
     image: str
     image_start: str | None  # None: nothing stands before and after an image
     image_end: str | None
-    pad: str | None  # None: the tokenizer's
+    pad: str | None  # None: the tokenizer's, else its end token
 
 
 _TAG_KEYS = {"image_tag": "image", "image_start_tag": "image_start", "image_end_tag": "image_end", "pad_tag": "pad"}
 _PROCESSOR_KEYS = ("ignore_id", "mask_prompt", "num_image_tokens", "sft_format")
 _PREPROCESSOR_KEYS = (
-    "background_color",
     "do_normalize",
     "image_mean",
     "image_size",
@@ -34,6 +42,8 @@ _PREPROCESSOR_KEYS = (
     "min_size",
     "rescale_factor",
 )
+# The published class computes it from the mean; files that it saved name it as well.
+_BACKGROUND = "background_color"
 # Read by Hugging Face's loaders or unused by the published processor.
 _IGNORED = ("add_special_token", "auto_map", "image_processor_type", "processor_class", "transformers_version")
 
@@ -80,7 +90,7 @@ class VLMSpec:
             ConfigError: keys are missing or wrong; all of a file are named.
         """
         _check_keys(PROCESSOR, processor, _PROCESSOR_KEYS, (*_TAG_KEYS, *_IGNORED))
-        _check_keys(PREPROCESSOR, preprocessor, _PREPROCESSOR_KEYS, _IGNORED)
+        _check_keys(PREPROCESSOR, preprocessor, _PREPROCESSOR_KEYS, (_BACKGROUND, *_IGNORED))
         problems: list[str] = []
         given = {key: processor[key] for key in _TAG_KEYS if key in processor}
         for key, value in given.items():
@@ -96,12 +106,13 @@ class VLMSpec:
         _refuse(PROCESSOR, problems)
         _check_preprocessor(preprocessor, problems)
         _refuse(PREPROCESSOR, problems)
-        red, green, blue = preprocessor["background_color"]
+        mean = as_colour(preprocessor["image_mean"])
+        red, green, blue = preprocessor.get(_BACKGROUND, whole_colour(mean))
         return cls(
             image_size=preprocessor["image_size"],
             min_size=preprocessor["min_size"],
             background_color=(red, green, blue),
-            image_mean=as_colour(preprocessor["image_mean"]),
+            image_mean=mean,
             image_std=as_colour(preprocessor["image_std"]),
             rescale_factor=float(preprocessor["rescale_factor"]),
             normalize=preprocessor["do_normalize"],
@@ -186,11 +197,10 @@ def _check_keys(file: str, values: Mapping[str, Any], required: Collection[str],
 def _check_preprocessor(values: Mapping[str, Any], problems: list[str]) -> None:
     for key in ("image_size", "min_size"):
         _check_positive(values, key, problems)
-    colour = values["background_color"]
-    right = (
-        isinstance(colour, list) and len(colour) == 3 and all(is_int(value) and 0 <= value <= 255 for value in colour)
-    )
-    check_setting(values, "background_color", right, "three whole numbers within 0..255", problems)
+    if _BACKGROUND in values:
+        colour = values[_BACKGROUND]
+        right = isinstance(colour, list) and len(colour) == 3 and all(is_int(n) and 0 <= n <= 255 for n in colour)
+        check_setting(values, _BACKGROUND, right, "three whole numbers within 0..255", problems)
     check_setting(values, "image_mean", is_colour(values["image_mean"], 0.0), "three numbers within 0..1", problems)
     check_setting(values, "image_std", is_colour(values["image_std"], 1e-6), "three numbers above 0, up to 1", problems)
     check_setting(values, "do_normalize", isinstance(values["do_normalize"], bool), "true or false", problems)

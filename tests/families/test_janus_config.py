@@ -84,8 +84,7 @@ def test_three_families_share_a_model_type() -> None:
     flow = {"model_type": "multi_modality", "vision_gen_enc_config": {}, "vision_und_enc_config": {}}
     with pytest.raises(ConfigError, match="'multi_modality' and is of a JanusFlow model, which mm does not run"):
         family_of(flow)
-    with pytest.raises(ConfigError, match="is of a DeepSeek-VL model, which mm does not run"):
-        family_of({"model_type": "multi_modality", "vision_config": {}})
+    assert family_of({"model_type": "multi_modality", "vision_config": {}}) == "deepseek_vl"
     with pytest.raises(ConfigError, match="it has none of gen_vision_config, vision_gen_enc_config, vision_config"):
         family_of({"model_type": "multi_modality"})
 

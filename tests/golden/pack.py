@@ -13,8 +13,22 @@ import tarfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-CASES = ("deepseek_vl2_", "janus_pro", "preprocess_")  # packed by name prefix; a later family adds its own
-MANIFESTS = ("deepseek-vl2-tiny", "deepseek-vl2-small", "deepseek-vl2", "janus-1.3b", "janus-pro-1b", "janus-pro-7b")
+CASES = (
+    "deepseek_vl_",
+    "deepseek_vl2_",
+    "janus_pro",
+    "preprocess_",
+)  # name prefixes
+MANIFESTS = (
+    "deepseek-vl-1.3b",
+    "deepseek-vl-7b",
+    "deepseek-vl2-tiny",
+    "deepseek-vl2-small",
+    "deepseek-vl2",
+    "janus-1.3b",
+    "janus-pro-1b",
+    "janus-pro-7b",
+)
 XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 16 << 20}]
 
 

@@ -1,4 +1,4 @@
-"""Every recorded case of DeepSeek-VL2 and Janus, whole, against the limits of the design's contract 2."""
+"""Every recorded case of DeepSeek-VL, DeepSeek-VL2 and Janus, whole, against the limits of the design's contract 2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +19,8 @@ def test_every_recorded_case_is_here() -> None:
         "deepseek_vl2_groups_yarn",
         "deepseek_vl2_small",
         "deepseek_vl2_tiny",
+        "deepseek_vl_hybrid",
+        "deepseek_vl_single",
         "janus_pro",
         "preprocess_vl2",
         "preprocess_vlm",
@@ -32,6 +34,8 @@ ROWS = {
     "deepseek_vl2_groups_yarn": 68,
     "deepseek_vl2_small": 108,
     "deepseek_vl2_tiny": 252,
+    "deepseek_vl_hybrid": 70,
+    "deepseek_vl_single": 120,
     "janus_pro": 186,
     "preprocess_vl2": 278,
     "preprocess_vlm": 310,
