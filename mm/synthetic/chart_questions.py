@@ -3,13 +3,13 @@
 Answers that need more than one number go through the numbers first ("table first"): a line that lists them, then a line
 whose last part is the answer:
 
-    Tea: 12; Milk: 30; Cocoa: 7          highest, lowest, total of what is asked about
-    Highest: Milk (30)
+    Tea: 12*; Milk: 30*; Cocoa: 7        highest, lowest of what is asked about: a star marks a value that beats all
+    Highest: Milk (30)                   values before it, so the last star is the answer
 
     Milk: 30; Tea: 12                    difference: the numbers in the order of the question
     Difference: 30 - 12 = 18
 
-    Jan: 12 / 3; Feb: 5 / 30             several series: their values in the order of the legend
+    Jan: 12* / 3; Feb: 5 / 30*           several series: their values in the order of the legend
     Highest: Feb, Milk (30)
 
 ``final_answer`` takes the conclusion. Values that are printed are spelled as printed; values that are not are plain
@@ -23,16 +23,22 @@ from importlib import resources
 
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.dice import Dice
+from mm.synthetic.phrases import Phrase, expand, parse_phrase
 from mm.synthetic.questions import spoken
 from mm.synthetic.sample import Turn
 
 TABLE_PROMPT = "Give the data as a Markdown table."
 """What a user should type to get the numbers of a chart or table; most training samples have exactly this."""
 
+_MORE = 0.4  # share of the questions that are put together by the grammar, where a kind has one
+
 
 @lru_cache(maxsize=1)
 def phrases() -> Mapping[str, tuple[str, ...]]:
-    """Phrasings by kind of question, from ``data/chart_phrases.txt``; likelier ones are repeated."""
+    """Phrasings by kind of question, from ``data/chart_phrases.txt``; likelier ones are repeated.
+
+    A kind with a "+" behind it holds further ones in the grammar of ``mm.synthetic.phrases``.
+    """
     text = resources.files("mm.synthetic").joinpath("data/chart_phrases.txt").read_text(encoding="utf-8")
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -107,19 +113,51 @@ def table_of(reading: Reading) -> str:
     return markdown(head, [[name, *(row[c] for row in reading.texts)] for c, name in enumerate(data.categories)])
 
 
+@lru_cache(maxsize=1)
+def _grammar() -> Mapping[str, tuple[Phrase, ...]]:
+    """The further phrasings of each kind, parsed."""
+    return {name[:-1]: tuple(map(parse_phrase, lines)) for name, lines in phrases().items() if name.endswith("+")}
+
+
 def ask_about(dice: Dice, name: str, answer: str, /, **blanks: str) -> Turn:
     """A question of the kind ``name`` in one of its phrasings."""
-    return Turn(dice.pick(phrases()[name]).format(**blanks), answer)
+    more = _grammar().get(name, ())
+    template = expand(dice, dice.pick(more), "page") if more and dice.chance(_MORE) else dice.pick(phrases()[name])
+    return Turn(template.format(**blanks), answer)
+
+
+def starred(word: str, numbers: Sequence[float], texts: Sequence[str]) -> list[str]:
+    """Texts with a star behind each number that beats all before it; ``word`` is "Highest" or "Lowest".
+
+    A model finds the best of many numbers by chance only, but whether a number beats the last starred one it can tell.
+    """
+    marked, best = [], None
+    for number, text in zip(numbers, texts, strict=True):
+        beats = best is None or (number > best if word == "Highest" else number < best)
+        best = number if beats else best
+        marked.append(text + "*" * beats)
+    return marked
 
 
 def _extreme(
-    reading: Reading, word: str, names: Sequence[str], numbers: Sequence[float], texts: Sequence[str], listing: str
+    reading: Reading,
+    word: str,
+    names: Sequence[str],
+    numbers: Sequence[float],
+    texts: Sequence[str],
+    heads: Sequence[str] = (),
 ) -> str | None:
-    """The answer to highest or lowest, or None where two are too close to tell."""
+    """The answer to highest or lowest, or None where two are too close to tell.
+
+    With ``heads`` the listing has one entry for each of them, which holds its equal share of the texts.
+    """
     order = sorted(range(len(numbers)), key=lambda index: numbers[index], reverse=word == "Highest")
     if len(order) < 2 or abs(numbers[order[0]] - numbers[order[1]]) < reading.margin:
         return None
-    return f"{listing}\n{word}: {names[order[0]]} ({texts[order[0]]})"
+    marked, entries = starred(word, numbers, texts), heads or names
+    size = len(texts) // len(entries)
+    grouped = [" / ".join(marked[index * size : (index + 1) * size]) for index in range(len(entries))]
+    return f"{reading.listing(entries, grouped)}\n{word}: {names[order[0]]} ({texts[order[0]]})"
 
 
 def _difference(reading: Reading, names: Sequence[str], numbers: Sequence[float], texts: Sequence[str]) -> str:
@@ -149,31 +187,20 @@ def extreme_turns(reading: Reading, dice: Dice) -> list[Turn]:
     for word in ("Highest", "Lowest"):
         name = word.lower()
         if len(data.series) == 1:
-            answer = _extreme(
-                reading,
-                word,
-                data.categories,
-                reading.numbers[0],
-                reading.texts[0],
-                reading.listing(data.categories, reading.texts[0]),
-            )
+            answer = _extreme(reading, word, data.categories, reading.numbers[0], reading.texts[0])
             found.append((name, answer, {"mark": reading.mark}))
             continue
         s, c = dice.integer(0, len(data.series) - 1), dice.integer(0, len(data.categories) - 1)
-        listing = reading.listing(data.categories, reading.texts[s])
-        answer = _extreme(reading, word, data.categories, reading.numbers[s], reading.texts[s], listing)
+        answer = _extreme(reading, word, data.categories, reading.numbers[s], reading.texts[s])
         found.append((f"{name}_of", answer, {"s": spoken(dice, data.series[s])}))
         numbers, texts = [row[c] for row in reading.numbers], [row[c] for row in reading.texts]
-        answer = _extreme(reading, word, data.series, numbers, texts, reading.listing(data.series, texts))
+        answer = _extreme(reading, word, data.series, numbers, texts)
         found.append((f"{name}_at", answer, {"c": spoken(dice, data.categories[c])}))
         if len(data.series) * len(data.categories) <= 15:
             names = [f"{category}, {series}" for category in data.categories for series in data.series]
             numbers = [number for column in zip(*reading.numbers, strict=True) for number in column]
             texts = [text for column in zip(*reading.texts, strict=True) for text in column]
-            listing = reading.listing(
-                data.categories, [" / ".join(column) for column in zip(*reading.texts, strict=True)]
-            )
-            answer = _extreme(reading, word, names, numbers, texts, listing)
+            answer = _extreme(reading, word, names, numbers, texts, data.categories)
             found.append((name, answer, {"mark": reading.mark}))
     return [ask_about(dice, name, answer, **blanks) for name, answer, blanks in found if answer is not None]
 
@@ -199,7 +226,7 @@ def pair_turns(reading: Reading, dice: Dice) -> list[Turn]:
     texts = [reading.texts[s][c] for s, c in cells]
     turns.append(ask_about(dice, kind, _difference(reading, names, numbers, texts), **blanks))
     if len(data.series) == 1:
-        answer = _extreme(reading, "Highest", names, numbers, texts, reading.listing(names, texts))
+        answer = _extreme(reading, "Highest", names, numbers, texts)
         if answer is not None:
             turns.append(ask_about(dice, "higher", answer.replace("\nHighest: ", "\nHigher: "), **blanks))
     return turns

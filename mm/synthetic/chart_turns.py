@@ -159,7 +159,7 @@ def _plan(dice: Dice) -> list[str]:
     if dice.chance(ABSENT_SHARE):
         plan.append("absent")
     others = {
-        "extreme": 3.2,
+        "extreme": 4.2,
         "pair": 2.0,
         "value": 2.4,
         "words": 2.4,

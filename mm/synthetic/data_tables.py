@@ -9,7 +9,7 @@ from PIL import Image
 
 from mm.errors import OptionError
 from mm.synthetic.chart_data import DIMENSIONS, METRICS, draw_labels
-from mm.synthetic.chart_questions import ask_about, markdown
+from mm.synthetic.chart_questions import ask_about, markdown, starred
 from mm.synthetic.data_grid import DataGrid, draw_grid_look
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
@@ -45,7 +45,7 @@ _STRANGERS = (
 _BLANKS = ("", "", "-", "n/a")  # what stands where there is no entry
 _ABSENT_SHARE = 0.17  # samples with a question that the table does not answer
 
-_BUDGET = 640  # characters of questions and answers
+_BUDGET = 720  # characters of questions and answers
 _SMALLEST_EM = 11.5  # pixels after tiling
 
 
@@ -157,14 +157,14 @@ def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
     elif dice.chance(0.5):
         turns.append(_column_turn(table, dice))
     left = _BUDGET - sum(len(turn.answer) + len(turn.question) for turn in turns)
-    wanted = len(turns) + dice.integer(3, 7)
+    wanted = len(turns) + dice.integer(4, 8)
     first = [_cell_turn] * dice.integer(0, 2) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
     families = {
         _cell_turn: 4.0,
         _count_turn: 1.6,
         _list_turn: 1.8,
-        _extreme_turn: 2.2,
-        _pair_turn: 1.4,
+        _extreme_turn: 3.6,
+        _pair_turn: 2.8,
         _which_turn: 0.8,
     }
     for attempt in range(24):
@@ -238,7 +238,8 @@ def _extreme_turn(table: DataTable, dice: Dice) -> Turn | None:
     best, second = (values[-1], values[-2]) if word == "Highest" else (values[0], values[1])
     if best[0] == second[0]:
         return None
-    listing = "; ".join(f"{name}: {cell}" for _, name, cell in numbers)
+    marked = starred(word, [number for number, _, _ in numbers], [cell for _, _, cell in numbers])
+    listing = "; ".join(f"{name}: {cell}" for (_, name, _), cell in zip(numbers, marked, strict=True))
     answer = f"{listing}\n{word}: {best[1]} ({best[2]})"
     return ask_about(dice, f"{word.lower()}_of", answer, s=spoken(dice, table.head[column]))
 
@@ -253,7 +254,9 @@ def _pair_turn(table: DataTable, dice: Dice) -> Turn | None:
     high, low = sorted(pair, key=lambda value: value[0], reverse=True)
     listing = "; ".join(f"{name}: {cell}" for _, name, cell in pair)
     blanks = {"a": pair[0][1], "b": pair[1][1], "s": spoken(dice, table.head[column])}
-    if dice.chance(0.35) and high[0] != low[0]:
+    if dice.chance(0.25) and high[0] != low[0]:
+        marked = starred("Highest", [number for number, _, _ in pair], [cell for _, _, cell in pair])
+        listing = "; ".join(f"{name}: {cell}" for (_, name, _), cell in zip(pair, marked, strict=True))
         return ask_about(dice, "higher_of", f"{listing}\nHigher: {high[1]} ({high[2]})", **blanks)
     if low[0] < 0:
         return None

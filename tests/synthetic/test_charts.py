@@ -12,7 +12,7 @@ from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
 from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart
-from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases
+from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases, starred
 from mm.synthetic.chart_styles import colour_name, contrast, draw_look
 from mm.synthetic.charts import read_values
 from mm.synthetic.data_grid import DataGrid, draw_grid_look
@@ -81,7 +81,8 @@ def test_answers_agree_with_the_table(kind: str, fonts: FontSet) -> None:
             elif turn.question in (*phrases()["labels"], *phrases()["slice_labels"]):
                 assert turn.answer.split(", ") == [name for name in rows if name]
             elif len(lines) == 2 and lines[1].startswith(("Highest", "Lowest", "Higher", "Difference")):
-                assert all(part.split(": ")[-1].split(" / ")[0] in cells for part in lines[0].split("; ")), turn
+                listing = lines[0].replace("*", "")
+                assert all(part.split(": ")[-1].split(" / ")[0] in cells for part in listing.split("; ")), turn
                 seen += 1
     assert seen > 5
 
@@ -96,7 +97,12 @@ def test_conclusions_follow_from_their_listing(kind: str, fonts: FontSet) -> Non
             if word not in ("Highest", "Lowest", "Higher", "Difference"):
                 continue
             parts = [part.rpartition(": ") for part in listing.split("; ")]
-            numbers = [number(cell) for _, _, text in parts for cell in text.split(" / ")]
+            shown = [cell for _, _, text in parts for cell in text.split(" / ")]
+            numbers = [number(cell.removesuffix("*")) for cell in shown]
+            if word != "Difference":
+                beats = [n for n in numbers if word != "Lowest"] or [-n for n in numbers]
+                best = [index for index, n in enumerate(beats) if all(n > other for other in beats[:index])]
+                assert [index for index, cell in enumerate(shown) if cell.endswith("*")] == best, turn
             if word == "Difference":
                 assert number(final_answer(turn.answer)) == pytest.approx(max(numbers) - min(numbers), abs=1e-6), turn
             else:
@@ -197,7 +203,9 @@ def test_minus_sign_stands_in_front() -> None:
 
 
 def test_final_answer() -> None:
-    assert final_answer("Tea: 12; Milk: 30\nHighest: Milk (30)") == "Milk (30)"
+    assert final_answer("Tea: 12*; Milk: 30*\nHighest: Milk (30)") == "Milk (30)"
+    assert starred("Highest", [12, 30, 7, 30], ["12", "30", "7", "30"]) == ["12*", "30*", "7", "30"]
+    assert starred("Lowest", [12, 30, 7], ["12", "30", "7"]) == ["12*", "30", "7*"]
     assert final_answer("Tea: 12; Milk: 30\nDifference: 30 - 12 = 18") == "18"
     assert final_answer("42") == "42"
 
