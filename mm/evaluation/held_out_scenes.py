@@ -25,10 +25,8 @@ CAPTION_PROMPTS = (
     *("What does the picture show?", "Please describe this picture.", "What can you see in the image?"),
     *("Write a caption for this image.", "What is shown here?"),
 )
-_COUNT_PROMPTS = (
-    *("How many {} are there?", "How many {} can you see?", "Count the {}.", "What is the number of {}?"),
-)
-_COLOUR_PROMPTS = (
+COUNT_PROMPTS = (*("How many {} are there?", "How many {} can you see?", "Count the {}.", "What is the number of {}?"),)
+BACKGROUND_PROMPTS = (
     *("What color is the background?", "What is the color of the background?", "Which color does the background have?"),
     "What colour is the background?",
 )
@@ -287,7 +285,7 @@ def render_scene(index: int, fonts: HeldOutFonts, *, seed: int = 0) -> Document:
     several = group.name() if count > 1 else Group(group.colour, group.shape, "", 1, 0, ((0, 0),) * 2).name()
     questions = (
         Question("caption", wording(rng, CAPTION_PROMPTS), scene.caption(), "caption"),
-        Question("how many", wording(rng, _COUNT_PROMPTS).format(several), str(count), accept=(NUMBERS[count],)),
-        Question("background", wording(rng, _COLOUR_PROMPTS), scene.background),
+        Question("how many", wording(rng, COUNT_PROMPTS).format(several), str(count), accept=(NUMBERS[count],)),
+        Question("background", wording(rng, BACKGROUND_PROMPTS), scene.background),
     )
     return Document(image, "", questions, f"{len(scene.groups)} {scene.layout or 'single'}", 0.0)

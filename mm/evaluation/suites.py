@@ -18,7 +18,7 @@ from mm.evaluation.held_out_canvas import Document
 from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
 from mm.evaluation.rendering import open_painter
 from mm.evaluation.report import Answer, Report, Row, refusals
-from mm.evaluation.tasks import TASKS, Task
+from mm.evaluation.tasks import BY_NAME, TASKS, Task
 from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
 
 
@@ -49,7 +49,7 @@ def evaluate(
 
     Args:
         reader: the model, usually a ``Pipeline``; None runs Tesseract alone.
-        tasks: names out of ``TASKS`` (or of ``documents``); None takes all of them.
+        tasks: names out of ``TASKS`` and ``BY_NAME`` (or of ``documents``); None takes ``TASKS`` (or all documents).
         limit: questions a row: each skill is asked on the first documents that have it.
         control_limit: how many of them are also asked with the picture greyed out; 0 leaves the control out.
         batch_size: questions that run together.
@@ -64,8 +64,9 @@ def evaluate(
         OptionError: an unknown task, or a number out of its range.
         ResourceError: held-out fonts are missing.
     """
-    known = tuple(TASKS if documents is None else documents)
-    tasks = known if tasks is None else tasks
+    known = (*TASKS, *BY_NAME) if documents is None else tuple(documents)
+    if tasks is None:
+        tasks = tuple(TASKS if documents is None else documents)
     numbers = {"limit": limit, "control_limit": control_limit, "batch_size": batch_size, "workers": workers}
     _check_options(tasks, known, numbers)
     wanted = {name: math.ceil(limit * _task(name).documents) for name in tasks}
@@ -110,7 +111,7 @@ def evaluate(
 
 def _task(name: str) -> Task:
     """What is known of a task; stored sets may have others."""
-    return TASKS.get(name, Task(""))
+    return (TASKS | BY_NAME).get(name, Task(""))
 
 
 def _check_options(tasks: Sequence[str], known: Sequence[str], numbers: Mapping[str, int]) -> None:

@@ -54,6 +54,9 @@ TASKS: dict[str, Task] = {
     "unanswerable": Task("mm.evaluation.held_out_unanswerable:render_unanswerable", reading=False),
 }
 
+BY_NAME: dict[str, Task] = {"drawings": Task("mm.evaluation.held_out_drawings:render_drawing", reading=False)}
+"""Tasks that are only run where they are asked for: pictures as small as nano-janus draws them."""
+
 
 @cache
 def load_renderer(name: str) -> Renderer:
@@ -62,8 +65,9 @@ def load_renderer(name: str) -> Renderer:
     Raises:
         OptionError: an unknown task.
     """
-    if name not in TASKS:
-        raise OptionError(f"unknown task {name!r}. Tasks: {', '.join(TASKS)}")
-    module, _, function = TASKS[name].render.partition(":")
+    known = TASKS | BY_NAME
+    if name not in known:
+        raise OptionError(f"unknown task {name!r}. Tasks: {', '.join(known)}")
+    module, _, function = known[name].render.partition(":")
     renderer: Renderer = getattr(import_module(module), function)
     return renderer

@@ -23,6 +23,8 @@ RENDERERS = Registry(
         "data_table": "mm.synthetic.data_tables:render",
         "scene": "mm.synthetic.scenes:render",
         "scene_ground": "mm.synthetic.scenes:render",
+        "drawing": "mm.synthetic.drawing_scenes:render",
+        "drawing_scene": "mm.synthetic.drawing_scenes:render",
         "receipt_ground": "mm.synthetic.ground:render",
         "form_ground": "mm.synthetic.ground:render",
         "screen_ground": "mm.synthetic.ground:render",
