@@ -32,6 +32,7 @@ class PlotPlan:
     printed: bool  # every value stands at its mark
     legend: str  # "", right, left, top, bottom, inside or ends
     many_colours: bool  # a colour for each bar of a single series
+    upright: bool = False  # numbers at vertical bars are turned by 90 degrees, read from below
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _axis(data: ChartData, plan: PlotPlan, wanted: int, snug: bool) -> ValueAxis
     values = [value for row in data.values for value in row]
     if plan.stacked:
         values = [sum(column) for column in zip(*data.values, strict=True)]
-    headroom = 0.0 if plan.stacked or not plan.printed else 0.16 if plan.horizontal else 0.1
+    headroom = 0.0 if plan.stacked or not plan.printed else 0.16 if plan.horizontal else 0.26 if plan.upright else 0.1
     far = plan.shape == "line" and min(values) > 0.45 * max(values)
     return make_axis(values, wanted=wanted, from_zero=not far, snug=snug, headroom=headroom)
 
@@ -295,6 +296,7 @@ def _draw_bars(
                     value < 0,
                     colour if inside else None,
                     centred,
+                    plan.upright,
                 )
 
 
@@ -334,13 +336,21 @@ def _bar_label(
     negative: bool,
     fill: Colour | None,
     centred: bool,
+    upright: bool,
 ) -> None:
     """The number at the end of a bar, or on it where ``fill`` is its colour."""
     x0, x1 = min(box[0], box[2]), max(box[0], box[2])
     y0, y1 = min(box[1], box[3]), max(box[1], box[3])
     em, width = pen.size, pen.width(text)
     ink = look.soft if fill is None else max(((255, 255, 255), (0, 0, 0)), key=lambda shade: contrast(shade, fill))
-    if fill is not None:
+    if upright:
+        if x1 - x0 < 0.95 * em or (fill is not None and y1 - y0 < width + 0.6 * em):
+            raise NoRoomError("upright number")
+        tip, beyond = (y1, 1) if negative else (y0, -1)
+        away = beyond * (0.35 if fill is None else -0.35) * em
+        reads_from_tip = (beyond < 0) == (fill is None)  # the text grows upwards
+        canvas.text((x0 + x1) / 2, tip + away, text, pen, ink, "lm" if reads_from_tip else "rm", 90.0)
+    elif fill is not None:
         along, across = (x1 - x0, y1 - y0) if horizontal else (y1 - y0, x1 - x0)
         if (along < width + 0.3 * em or across < 0.95 * em) if horizontal else (along < 1.15 * em or across < width):
             raise NoRoomError("number on a bar")

@@ -196,7 +196,8 @@ def _draw_plot(
     if num_series == 1:
         legend = dice.pick(["top", "bottom", "inside", "right"]) if dice.chance(0.1) else ""
     many = bar and num_series == 1 and legend == "" and dice.chance(0.22)
-    plan = PlotPlan("bar" if bar else "line", horizontal, stacked, printed, legend, many)
+    upright = bar and printed and not horizontal and not stacked and dice.chance(0.6 if several else 0.15)
+    plan = PlotPlan("bar" if bar else "line", horizontal, stacked, printed, legend, many, upright)
     plot = draw_axes_chart(canvas, look, pens, data, plan, dice)
     names = data.categories if many else data.series
     colours = _names(series_colours(look, data, plan), names) if num_series > 1 or many else {}

@@ -20,6 +20,7 @@ class Field:
     before: str = ""  # printed before the label: "3. "
     hint: str = ""  # printed behind the label: " (optional)"
     lines: tuple[str, ...] = ()  # the value on several rows, where it does not stand on one
+    wide: bool = False  # takes the width of all columns
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -84,15 +85,25 @@ class FieldRows:
     def place(self, page: Page, style: Style, x: float, width: float) -> None:
         step = (width + self.gap * style.em) / self.across
         column = step - self.gap * style.em
-        for start in range(0, len(self.fields), self.across):
-            row = [(x + index * step, field) for index, field in enumerate(self.fields[start : start + self.across])]
+        for fields in self._in_rows():
+            row = [(x + index * step, field) for index, field in enumerate(fields)]
+            room = width if fields[0].wide else column
             if self.form in {"above", "below", "boxed"}:
-                self._place_stacked(page, style, row, column)
+                self._place_stacked(page, style, row, room)
             elif self.form == "cells":
-                self._place_cells(page, style, row, column)
+                self._place_cells(page, style, row, room)
             else:
-                self._place_inline(page, style, row, column)
+                self._place_inline(page, style, row, room)
             page.top += self.pad * style.em
+
+    def _in_rows(self) -> list[list[Field]]:
+        """The fields of each row: as many as there are columns, or a wide one."""
+        rows: list[list[Field]] = []
+        for field in self.fields:
+            if not rows or field.wide or rows[-1][0].wide or len(rows[-1]) == self.across:
+                rows.append([])
+            rows[-1].append(field)
+        return rows
 
     def _place_inline(self, page: Page, style: Style, row: list[tuple[float, Field]], column: float) -> None:
         larger = max(self.label_pen, self.value_pen, key=lambda pen: pen.size)

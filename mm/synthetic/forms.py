@@ -15,9 +15,9 @@ _ARRANGEMENTS = {
     "inline": 5.0,
     "aligned": 3.5,
     "right": 1.5,
-    "above": 2.0,
+    "above": 2.8,
     "below": 0.3,
-    "boxed": 1.5,
+    "boxed": 5.0,
     "underline": 1.8,
     "cells": 2.0,
     "flush": 0.6,
@@ -39,7 +39,7 @@ def form(job: Job) -> Draft:
 
 def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: float) -> FieldRows:
     dice, style = job.dice, job.style
-    small = arrangement in {"above", "boxed"} and style.em >= 18 and dice.chance(0.6)
+    small = arrangement in {"above", "boxed"} and style.em >= 15 and dice.chance(0.6)
     ruled = arrangement == "aligned" and dice.chance(0.35)
     role = "bold" if not style.bold_keys and dice.chance(0.15) else "value" if dice.chance(0.5) else "body"
     grey = dice.integer(0, 70)
@@ -50,7 +50,7 @@ def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: flo
         form=arrangement,
         label_pen=style.pen("bold" if style.bold_keys else "body", dice.uniform(0.75, 0.95) if small else 1.0),
         value_pen=style.pen(role, dice.uniform(1.1, 1.5) if arrangement == "below" else 1.0),
-        colon=dice.weighted({":": 6, "": 2.5, " :": 0.5, ".": 0.1, " -": 0.1})
+        colon=dice.weighted({":": 6, "": 7 if arrangement in _STACKED else 2.5, " :": 0.5, ".": 0.1, " -": 0.1})
         if arrangement not in {"below", "cells", "leader"}
         else dice.pick(["", "", ":"] if arrangement != "below" else [""]),
         label_ink=style.soft if dice.chance(0.4) else style.ink,
@@ -60,7 +60,7 @@ def _rows(job: Job, fields: list[Field], arrangement: str, across: int, pad: flo
         value_ink=blue if dice.chance(0.3) and not style.dark else None,
         shade=style.panel if dice.chance(0.5) else None,
         leader=dice.pick([".", ". ", "_", "-"]),
-        enclosed=arrangement == "boxed" and dice.chance(0.5),
+        enclosed=arrangement == "boxed" and dice.chance(0.65),
     )
 
 
@@ -69,6 +69,7 @@ def _dressed(job: Job, fields: list[Field], arrangement: str, across: int, colum
     dice = job.dice
     numbered = dice.pick(["{}. ", "{}) ", "({}) ", "{} "]) if dice.chance(0.12) else ""
     hints = dice.chance(0.12)
+    wide = dice.pick([0.0, 0.12, 0.3]) if across > 1 and arrangement in _STACKED else 0.0
     dressed = []
     for index, field in enumerate(fields, 1):
         lines: tuple[str, ...] = ()
@@ -84,6 +85,7 @@ def _dressed(job: Job, fields: list[Field], arrangement: str, across: int, colum
                 before=numbered.format(index) if numbered else "",
                 hint=hint if room and dice.chance(0.5) else "",
                 lines=lines,
+                wide=dice.chance(wide) or (wide > 0 and index == len(fields)),
             )
         )
     if len(dressed) > 3 and dice.chance(0.12):  # a field that nobody filled in
@@ -103,18 +105,19 @@ def _fields(job: Job) -> Draft:
     """Title, fields in one arrangement, perhaps check boxes, a note, a frame."""
     dice, style = job.dice, job.style
     arrangement = dice.weighted(_ARRANGEMENTS)
-    across = 2 if job.budget.columns >= 44 and dice.chance(0.4) else 1
+    stacked = arrangement in _STACKED
+    across = 2 if job.budget.columns >= (26 if stacked else 44) and dice.chance(0.7 if stacked else 0.4) else 1
     if across == 2 and job.budget.columns >= 70 and dice.chance(0.2):
         across = 3
     pad = dice.pick([0.0, 0.0, 0.2, 0.5, 1.0]) + (0.5 if arrangement in {"above", "boxed", "underline"} else 0.0)
-    height = (2.0 if arrangement in _STACKED else 1.0) + pad / style.pitch
+    height = (2.0 if stacked else 1.0) + pad / style.pitch
     titled = dice.chance(0.75) and job.budget.lines >= 3
     room = max(1, int((job.budget.lines - (2 if titled else 0)) / height) * across)
     count = dice.weighted({2: 1, 3: 2, 4: 2, 5: 2, 6: 2, 8: 1.5, 10: 1, 14: 0.7, 18: 0.4})
     if room > 6 and dice.chance(0.3 * job.level):
         count = dice.integer(6, min(room, 26))
     columns = job.budget.columns // across - 2
-    fields = make_fields(job, min(room, count), columns if arrangement in _STACKED else max(7, columns // 2))
+    fields = make_fields(job, min(room, count), columns if stacked else max(7, columns // 2))
     elements: list[Element] = []
     turns: list[Turn] = []
     known: dict[str, str] = {}

@@ -136,6 +136,19 @@ def draw_plot(plan: PlotPlan, data: ChartData, fonts: FontSet, seed: int):  # ty
     raise AssertionError("no plot fits")
 
 
+def test_upright_numbers_stand_at_the_tips_of_their_bars(fonts: FontSet) -> None:
+    for seed in range(6):
+        data = plain_data(3, 2)
+        plan = PlotPlan("bar", False, stacked=False, printed=True, legend="", many_colours=False, upright=True)
+        canvas, _, plot = draw_plot(plan, data, fonts, seed)
+        turned = [label for label in canvas.labels if label.angle == 90 and label.text.isdigit()]
+        assert [label.text for label in turned] == [data.number(value) for row in data.values for value in row]
+        for label, (s, c) in zip(turned, ((s, c) for s in range(2) for c in range(3)), strict=True):
+            tip = plot.value(data.values[s][c])
+            assert tip - 8 < label.box[3] < tip or tip < label.box[1] < tip + 8  # beyond the tip, or just inside it
+            assert abs((label.box[0] + label.box[2]) / 2 - plot.centres[c]) < plot.slot / 2
+
+
 @pytest.mark.parametrize("horizontal", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 def test_bars_end_where_their_values_are(horizontal: bool, seed: int, fonts: FontSet) -> None:
