@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mm.chat import Message
+    from mm.drawing import DrawingProgress
     from mm.errors import (
         BusyError,
         CheckpointError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from mm.grounding import Box, draw_boxes, parse_boxes
+    from mm.pictures import Drawings, Picture, Preview
     from mm.pipeline import Pipeline
     from mm.reply import OcrResult, Reply, TextStream, Usage
     from mm.request import Request
@@ -37,6 +39,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "mm.chat": ("Message",),
+    "mm.drawing": ("DrawingProgress",),
     "mm.errors": (
         "BusyError",
         "CheckpointError",
@@ -54,6 +57,7 @@ _MODULES = {
         "WeightsError",
     ),
     "mm.grounding": ("Box", "draw_boxes", "parse_boxes"),
+    "mm.pictures": ("Drawings", "Picture", "Preview"),
     "mm.pipeline": ("Pipeline",),
     "mm.reply": ("OcrResult", "Reply", "TextStream", "Usage"),
     "mm.request": ("Request",),
@@ -67,6 +71,8 @@ __all__ = [
     "CheckpointNotFoundError",
     "ConfigError",
     "ContextOverflowError",
+    "DrawingProgress",
+    "Drawings",
     "ImageError",
     "InputError",
     "MMError",
@@ -74,7 +80,9 @@ __all__ = [
     "MissingExtraError",
     "OcrResult",
     "OptionError",
+    "Picture",
     "Pipeline",
+    "Preview",
     "PromptError",
     "Reply",
     "Request",

@@ -189,6 +189,7 @@ class ImageHead(Protocol):
 
     num_codes: int
     grid: tuple[int, int]  # codes down and across of a picture of the trained size
+    size: tuple[int, int]  # its pixels down and across
 
     @property
     def vq(self) -> ImageTokenizer:

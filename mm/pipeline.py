@@ -15,6 +15,7 @@ import torch
 from mm.chat import task_message
 from mm.contracts import CancelToken, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
+from mm.drawing import Drawer, DrawingProgress
 from mm.environment import host_memory
 from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
@@ -23,8 +24,18 @@ from mm.generation.row import Row, TokenConstraint
 from mm.grounding import parse_boxes
 from mm.images import ImageSource
 from mm.out_of_memory import explained, load_message, run_message
+from mm.pictures import (
+    Drawings,
+    DrawOptions,
+    Generators,
+    OutputType,
+    Rerank,
+    as_negative_prompts,
+    as_prompts,
+    check_size,
+)
 from mm.processing.base import Processor
-from mm.reply import CancelFlag, OcrResult, Reply, TextStream, Usage
+from mm.reply import AnyOf, CancelFlag, OcrResult, Reply, TextStream, Usage
 from mm.request import (
     ChatOptions,
     Images,
@@ -65,17 +76,6 @@ class _Job:
     def drop_pixels(self) -> None:
         """Give their memory back."""
         self.inputs = replace(self.inputs, pixels=self.inputs.pixels.new_empty((0, *self.inputs.pixels.shape[1:])))
-
-
-class _AnyOf:
-    """Set when one of its tokens is."""
-
-    def __init__(self, *tokens: CancelToken | None) -> None:
-        self._tokens = [token for token in tokens if token is not None]
-
-    def is_set(self) -> bool:
-        """True once the run is to end."""
-        return any(token.is_set() for token in self._tokens)
 
 
 class Pipeline:
@@ -128,6 +128,7 @@ class Pipeline:
             model.decoder,
             self._embedder,
             device=model.device,
+            image_head=model.image_head,
             num_slots=max_running,
             decode_threads=1 if few else None,
             version=self._embedder.version,
@@ -296,6 +297,83 @@ class Pipeline:
         """
         return self.chat(messages=[task_message("ground", [image], query)], **options)
 
+    def generate_images(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        num_images_per_prompt: int = 1,
+        guidance_scale: float = 5.0,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        generator: Generators = None,
+        seed: int | None = None,
+        negative_prompt: str | Sequence[str] | None = None,
+        best_of: int | None = None,
+        rerank: Rerank | None = None,
+        callback_on_step: Callable[[DrawingProgress], None] | None = None,
+        output_type: OutputType = "pil",
+        height: int | None = None,
+        width: int | None = None,
+        batch_size: int | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Drawings:
+        """Draw pictures. What a picture becomes depends on its prompt, settings and seed, not on others beside it.
+
+        Args:
+            prompt: what to draw; a list draws each.
+            num_images_per_prompt: pictures of each prompt.
+            guidance_scale: how far to lead away from the unconditional prompt; 1 does not, and is twice as fast.
+            temperature: divides the logits; 0 takes the most likely code.
+            top_k: sample from the k most likely codes.
+            top_p: sample from the most likely codes that make up this probability.
+            generator: a ``torch.Generator`` on the CPU for each picture that is drawn, in a list; one alone serves a
+                single picture, or gives each of several a seed.
+            seed: instead: of the first picture of each prompt; the others have seed + 1, seed + 2, ... None takes a
+                fresh one, which the result tells.
+            negative_prompt: takes the place of the unconditional prompt; one for all, or a list.
+            best_of: draw so many of each prompt, and return the best first.
+            rerank: what judges: "self", the model's own log-likelihood of the prompt given the picture, or "clip".
+            callback_on_step: called in this thread as codes come, with a ``DrawingProgress``: numbers, previews, and
+                ``cancel()``. What it raises ends the run and is raised here.
+            output_type: "pil", "np" (B, H, W, 3) or "pt" (B, 3, H, W), the last two float32 from 0 to 1.
+            height: pixels; only what the model was trained for.
+            width: likewise.
+            batch_size: most pictures drawn together; None: as many as the engine takes, and the memory.
+            cancel: an object with ``is_set()``; once it says True the call returns what is whole.
+
+        Raises:
+            TaskError: the model cannot draw.
+            InputError: a prompt or an option cannot be used, or a prompt does not fit the context.
+            ResourceError: out of memory, or CLIP's weights cannot be had.
+        """
+        from mm.families.table import cannot_draw
+
+        head = self.model.image_head
+        if head is None:
+            raise cannot_draw(self.name)
+        check_size(width, height, trained=head.size, name=self.name)
+        prompts = as_prompts(prompt)
+        options = DrawOptions(
+            num_images=num_images_per_prompt,
+            guidance_scale=guidance_scale,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            generator=generator,
+            best_of=best_of,
+            rerank=rerank,
+            output_type=output_type,
+            batch_size=batch_size,
+            cancel=cancel,
+        )
+        negative = as_negative_prompts(negative_prompt, len(prompts), guidance_scale)
+        drawer = Drawer(
+            self.engine, head, self.processor, context=self.context, name=self.name, device=self.model.device
+        )
+        return drawer.draw(prompts, negative, options, callback_on_step)
+
     def weights_changed(self) -> None:
         """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
         not count. Nothing that was computed before is used for later requests. After other changes (an optimizer's
@@ -398,7 +476,7 @@ class Pipeline:
                 yield next_reply()
 
     def _submit(self, job: _Job, cancelled: CancelFlag, *, block: bool = True) -> Handle:
-        cancel = _AnyOf(cancelled, job.settings.cancel)
+        cancel = AnyOf(cancelled, job.settings.cancel)
         job.handle = self.engine.submit(job.inputs, job.row, cancel=cancel, block=block)
         job.drop_pixels()
         return job.handle

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+from mm.contracts import CancelToken
 from mm.errors import OptionError
 from mm.generation.stopping import FinishReason
 from mm.grounding import Box
@@ -82,6 +83,17 @@ class CancelFlag:
     def is_set(self) -> bool:
         """Whether it was set."""
         return self._is_set
+
+
+class AnyOf:
+    """A cancel token that is set when one of these is."""
+
+    def __init__(self, *tokens: CancelToken | None) -> None:
+        self._tokens = [token for token in tokens if token is not None]
+
+    def is_set(self) -> bool:
+        """True once the run is to end."""
+        return any(token.is_set() for token in self._tokens)
 
 
 class TextStream(Iterator[str], AsyncIterator[str]):

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_janus import write_tiny_janus
+
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"
 
@@ -53,6 +55,12 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return folder
 
     return unpack
+
+
+@pytest.fixture(scope="session")
+def tiny_janus(golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Janus, which draws."""
+    return write_tiny_janus(golden("janus_pro") / "checkpoint", tmp_path_factory.mktemp("janus"))
 
 
 @pytest.fixture(scope="session")

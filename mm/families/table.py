@@ -165,11 +165,16 @@ def image_head_of(model: VisionLanguageModel, name: str) -> ImageHead:
         TaskError: it has none.
     """
     if model.image_head is None:
-        raise TaskError(
-            f"{name} has no generation side (its weights hold none), so it cannot draw. Models that can: "
-            f"{', '.join(drawing_models())}"
-        )
+        raise cannot_draw(name)
     return model.image_head
+
+
+def cannot_draw(name: str) -> TaskError:
+    """What to tell who wants a picture of a model without a generation side."""
+    return TaskError(
+        f"{name} has no generation side (its weights hold none), so it cannot draw. Models that can: "
+        f"{', '.join(drawing_models())}"
+    )
 
 
 def load_processor(folder: Path) -> Processor:

@@ -92,6 +92,11 @@ class Engine:
         weakref.finalize(self, self._scheduler.intake.close).atexit = False
 
     @property
+    def vocab_size(self) -> int:
+        """Tokens that texts are chosen from."""
+        return self._scheduler.text.num_ids
+
+    @property
     def statistics(self) -> Statistics:
         """Counts since the start."""
         return self._scheduler.statistics

@@ -32,6 +32,7 @@ class ImageHead(nn.Module):
         super().__init__()
         self.num_codes = config.vq.num_codes
         self.grid = (config.grid, config.grid)  # codes down and across of the pictures that the model was trained for
+        self.size = (self.grid[0] * config.vq.downsampling, self.grid[1] * config.vq.downsampling)  # their pixels
         self.embedding = nn.Embedding(config.vq.num_codes, config.vq.code_width)
         self.aligner = aligner
         self.output_mlp_projector = nn.Linear(width, config.head_width)

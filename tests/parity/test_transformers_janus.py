@@ -1,9 +1,7 @@
 """Janus against the newest transformers at a tiny random size, through a folder that ``save_pretrained`` wrote."""
 
-import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +18,12 @@ from transformers.models.janus.configuration_janus import JanusVisionConfig, Jan
 from mm.chat import user_message
 from mm.evaluation.verify_janus import draw_greedily
 from mm.families.janus import build_processor
-from mm.families.table import build_model, load_config, load_model, save_pretrained
+from mm.families.table import load_config, load_model
 from mm.pipeline import Pipeline
 from mm.processing.vlm import VLMProcessor
+from tests.tiny_janus import CODES, HIDDEN, SIDE, WIDTH
 
-SIDE, HIDDEN, WIDTH, CODES, VOCABULARY = 64, 32, 24, 64, 1472
+VOCABULARY = 1472
 # Published name -> transformers' name, in this order.
 NAMES = (
     (r"^vision_model\.vision_tower\.patch_embed\.proj", "vision_model.embeddings.patch_embedding"),
@@ -70,39 +69,8 @@ def theirs(published: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def folder(golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Janus in the published layout, written by ``save_pretrained``."""
-    root = tmp_path_factory.mktemp("janus")
-    source = root / "source"
-    shutil.copytree(golden("janus_pro") / "checkpoint", source, ignore=shutil.ignore_patterns("*.bin"))
-    config = json.loads((source / "config.json").read_text())
-    names = ("vision_config", "aligner_config", "gen_aligner_config", "gen_head_config", "gen_vision_config")
-    params = {name: config[name]["params"] for name in names}
-    params["vision_config"].update(width=WIDTH, layers=2, heads=3, image_size=SIDE)
-    params["aligner_config"].update(input_dim=WIDTH, n_embed=HIDDEN)
-    params["gen_aligner_config"].update(n_embed=HIDDEN)
-    params["gen_head_config"].update(image_token_embed=HIDDEN, image_token_size=CODES, n_embed=HIDDEN)
-    params["gen_vision_config"].update(
-        image_token_size=CODES, encoder_ch_mult=[1, 1, 1, 1, 2], decoder_ch_mult=[1, 1, 1, 1, 2]
-    )
-    config["language_config"].update(hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2)
-    (source / "config.json").write_text(json.dumps(config))
-    for file, changes in (
-        ("preprocessor_config.json", {"image_size": SIDE}),
-        ("processor_config.json", {"num_image_tokens": (SIDE // 16) ** 2}),
-    ):
-        values = json.loads((source / file).read_text())
-        (source / file).write_text(json.dumps({**values, **changes}))
-    torch.manual_seed(0)
-    model = build_model(load_config(source), device="cpu")
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:  # large enough that a mistake shows
-                parameter.normal_(std=0.8 / parameter[0].numel() ** 0.5 if parameter[0].numel() > 8 else 0.5)
-            elif name.endswith("bias"):
-                parameter.normal_(std=0.1)
-    save_pretrained(model, root / "saved", source=source, dtype=torch.float32)
-    return root / "saved"
+def folder(tiny_janus: Path) -> Path:
+    return tiny_janus
 
 
 @pytest.fixture(scope="module")
