@@ -49,7 +49,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 
 def _draw_size(dice: Dice, level: float) -> tuple[int, int]:
     """Width and height: one tile, and every size up to what fills nine."""
-    manner = dice.weighted({"tile": 3.2, "small": 0.4 + 0.8 * level, "wide": 5.5 * level, "large": 1.2 * level})
+    manner = dice.weighted({"tile": 3.2, "small": 0.4 + 0.8 * level, "wide": 4.8 * level, "large": 1.2 * level})
     if manner == "tile":
         return (TILE, TILE)
     limits = {"small": (112, TILE), "wide": (TILE, 480), "large": (480, 800)}[manner]
