@@ -69,7 +69,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
 
 def draw_size(dice: Dice, level: float) -> tuple[int, int, int]:
     """Width, height and pixels an em of a picture whose text is readable after tiling."""
-    across, down = dice.weighted(_GRIDS)
+    across, down = dice.weighted(_GRIDS | {(3, 3): _GRIDS[3, 3] + 4.0 * level})
     width, height = across * TILE, down * TILE
     if dice.chance(0.5):
         height = round(height * dice.uniform(0.74, 1.0))

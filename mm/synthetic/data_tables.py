@@ -316,7 +316,9 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     dice, words = Dice(rng), lexicon(fonts.split)
     most = 1.0
     while True:
-        zoom = dice.weighted({1.0: 5, dice.uniform(1.0, 1.9): 3, dice.uniform(0.8, 1.0): 1.5})
+        zoom = dice.weighted(
+            {1.0: 4, dice.uniform(1.0, 1.6): 3, dice.uniform(1.5, 2.4): 5 * level, dice.uniform(0.8, 1.0): 1.2}
+        )
         em = max(9, round(dice.uniform(12.5, 18.0) * zoom))
         style = draw_style(dice, fonts, dice.pick(["screen", "screen", kind, kind, kind]), em, level)
         rows = dice.integer(2, max(3, round((4 + 8 * level) * most)))

@@ -14,6 +14,7 @@ from mm.errors import OptionError
 from mm.grounding import COORDINATE_MAX, DET_CLOSE, DET_OPEN, REF_CLOSE, REF_OPEN
 from mm.synthetic import charts, data_tables, documents
 from mm.synthetic.dice import Dice
+from mm.synthetic.enlarge import enlarged
 from mm.synthetic.fonts import FontSet
 from mm.synthetic.ground_ink import Box, find_in_row, find_text
 from mm.synthetic.sample import ABSENT_ANSWER, Sample, Turn
@@ -251,9 +252,12 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         raise OptionError(f"Unknown kind {kind!r} of a document with boxes. Known kinds: {', '.join(KINDS)}.")
     dice = Dice(rng)
     source, kinds = _SOURCES[kind]
+    large = dice.chance(0.8 * level)
     if dice.chance(0.35):  # a short one: its few large texts teach what coordinates are
         level *= 0.3
     sample = source(dice.weighted(kinds), rng, fonts, level)
+    if large:
+        sample = enlarged(sample, dice)
     size = sample.image.size
     boxes = {} if kind in _FIELDLESS else field_boxes(sample)
     wanted = dice.integer(4, 7) + (2 if max(size) > 2 * TILE else 0)  # the picture is most of a sample's cost
