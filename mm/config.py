@@ -86,8 +86,8 @@ class SamConfig:
 
 # Views of 1024 pixels that go through SAM at once: 4096 patches each fill a GPU.
 HIGH_VIEWS_PER_PASS = 4
-# Queries of an attention with position bias that are computed at once: the bias of a head is never whole in memory.
-QUERIES_PER_PASS = 1024
+# Pairs of query and key whose position bias is in memory at once, a head: 1024 queries of one view, all of a window.
+PAIRS_PER_PASS = 2**22
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,12 +103,15 @@ class HybridVisionConfig:
         return self.high.image_size
 
     def block_numbers(self, views: int) -> int:
-        """SigLIP's block, or the larger of SAM's two moments: an MLP of 4 W, and the bias of one pass of queries."""
+        """SigLIP's block, or the larger of SAM's two moments: an MLP of 4 W, and an attention with its terms a query
+        for each row and column of patches and the bias of one pass.
+        """
         at_once = min(views, HIGH_VIEWS_PER_PASS)
         patches = self.high.grid**2
         mlp = at_once * patches * 11 * self.high.width
-        queries = min(QUERIES_PER_PASS, patches)
-        attention = at_once * (patches * 6 * self.high.width + queries * patches * self.high.num_heads)
+        pairs = min(PAIRS_PER_PASS, at_once * patches**2)
+        terms = 2 * self.high.grid * self.high.num_heads
+        attention = at_once * patches * (8 * self.high.width + terms) + pairs * self.high.num_heads
         return max(self.low.block_numbers(views), mlp, attention)
 
 

@@ -28,12 +28,15 @@ GIB = 2**30
         ("deepseek-vl2-small", 2_451_435_008, 31_104),
         ("deepseek-vl2", 4_124_128_808, 34_560),
         ("Janus-Pro-7B", 6_490_935_296, 983_040 // 2),
+        ("deepseek-vl-1.3b-base", 1_442_940_928, 196_608),
+        ("deepseek-vl-7b-chat", 6_490_935_296, 983_040 // 2),
     ],
 )
 def test_published_numbers(name: str, activated: int, cache: int, manifest: Callable[[str], dict[str, Any]]) -> None:
     planner = Planner(find_config(f"deepseek-ai/{name}").folder)
     parameters = planner.parameters()
-    assert parameters.in_published_files == manifest(name.lower())["total_elements"]
+    published = manifest(name.lower().removesuffix("-base").removesuffix("-chat"))
+    assert parameters.in_published_files == published["total_elements"]
     assert parameters.activated == activated
     parts = (parameters.decoder, parameters.vision, parameters.adaptor, parameters.image_side)
     assert parameters.total == sum(parts)
@@ -161,7 +164,17 @@ class Allocations(TorchDispatchMode):
         self.live -= size
 
 
-@pytest.mark.parametrize("case", ["deepseek_vl2_tiny", "deepseek_vl2_small", "deepseek_vl2_base", "janus_pro"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "deepseek_vl2_tiny",
+        "deepseek_vl2_small",
+        "deepseek_vl2_base",
+        "deepseek_vl_single",
+        "deepseek_vl_hybrid",
+        "janus_pro",
+    ],
+)
 def test_activations_are_estimated_from_above(case: str, golden: Callable[[str], Path]) -> None:
     """The real modules, run on an image and a long prompt: the formula covers what they allocate, within a factor."""
     folder = golden(case) / "checkpoint"

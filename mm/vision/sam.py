@@ -11,7 +11,7 @@ from timm.models.vision_transformer_sam import Attention, Block, VisionTransform
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm.config import HIGH_VIEWS_PER_PASS, QUERIES_PER_PASS, SamConfig
+from mm.config import HIGH_VIEWS_PER_PASS, PAIRS_PER_PASS, SamConfig
 
 
 class PositionBiasAttention(nn.Module):
@@ -19,8 +19,8 @@ class PositionBiasAttention(nn.Module):
 
     A score is q k / sqrt(C) + q . rel_pos_h[h_q - h_k] + q . rel_pos_w[w_q - w_k] (arXiv 2112.01526, section 4.1; q
     unscaled). timm writes the last two terms out for every pair: 4096 x 4096 numbers a head and view in a global block.
-    Here only the terms a query has per row and per column of patches are kept, and are added up for
-    ``QUERIES_PER_PASS`` queries at a time. The numbers are the same.
+    Here only the terms a query has per row and per column of patches are kept, and are added up for as many queries at
+    a time as make ``PAIRS_PER_PASS``. The numbers are the same.
     """
 
     def __init__(self, source: Attention) -> None:
@@ -37,16 +37,18 @@ class PositionBiasAttention(nn.Module):
         grid = query.unflatten(2, (down, across))  # (N, A, H, W, C)
         per_row = torch.einsum("nahwc,hkc->nahwk", grid, _distances(down, self.rel_pos_h)).flatten(2, 3)  # (N, A, P, H)
         per_column = torch.einsum("nahwc,wkc->nahwk", grid, _distances(across, self.rel_pos_w)).flatten(2, 3)
-        parts = []
-        for start in range(0, down * across, QUERIES_PER_PASS):
-            here = slice(start, start + QUERIES_PER_PASS)
-            bias = per_row[:, :, here, :, None] + per_column[:, :, here, None, :]  # (N, A, Q, H, W)
-            parts.append(
-                F.scaled_dot_product_attention(query[:, :, here], key, value, attn_mask=bias.flatten(-2))
-            )  # (N, A, Q, C)
+        passes = max(1, PAIRS_PER_PASS // (count * down * across))  # queries in each
+        split = (part.split(passes, dim=2) for part in (query, per_row, per_column))
+        parts = [_attend(some, rows, columns, key, value) for some, rows, columns in zip(*split, strict=True)]
         mixed = torch.cat(parts, dim=2).transpose(1, 2)  # (N, P, A, C)
         out: Tensor = self.proj(mixed.flatten(-2)).unflatten(1, (down, across))
         return out
+
+
+def _attend(query: Tensor, per_row: Tensor, per_column: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Some queries (N, A, Q, C), their terms (N, A, Q, H) and (N, A, Q, W), all keys and values -> (N, A, Q, C)."""
+    bias = (per_row[..., :, None] + per_column[..., None, :]).flatten(-2)  # (N, A, Q, P)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
 
 
 def _distances(size: int, table: Tensor) -> Tensor:

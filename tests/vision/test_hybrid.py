@@ -79,7 +79,7 @@ def test_both_towers_see_the_picture_place_by_place() -> None:
 def test_memory_of_a_view_counts_the_larger_tower() -> None:
     config = hybrid()
     assert config.image_size == 256
-    # SAM: 256 patches x 6 widths of 16, and 256 x 256 numbers of bias for each of 2 heads; SigLIP: 16 x (72 + 192)
-    assert config.block_numbers(1) == 256 * 96 + 256 * 256 * 2
+    # SAM: 256 patches x (8 widths of 16, and 2 x 16 terms of 2 heads), and 256 x 256 numbers of bias a head
+    assert config.block_numbers(1) == 256 * (8 * 16 + 2 * 16 * 2) + 256 * 256 * 2
     assert config.block_numbers(40) == 4 * config.block_numbers(1)
     assert config.low.block_numbers(1) == 16 * (3 * 24 + 2 * 96)

@@ -9,7 +9,7 @@ from timm.models.vision_transformer_sam import Attention, VisionTransformerSAM
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mm.config import QUERIES_PER_PASS, SamConfig
+from mm.config import PAIRS_PER_PASS, SamConfig
 from mm.vision.sam import PositionBiasAttention, SamEncoder
 
 
@@ -49,7 +49,7 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("size", [(14, 14), (20, 20), (48, 40)])  # a window, one pass of queries, two passes
+@pytest.mark.parametrize("size", [(14, 14), (20, 20), (48, 40)])  # a window, one pass, two
 def test_attention_is_that_of_timm(size: tuple[int, int]) -> None:
     theirs = Attention(24, num_heads=3, use_rel_pos=True, input_size=size).eval()
     randomize(theirs)
@@ -72,7 +72,7 @@ def test_no_bias_of_all_queries_and_keys_is_made() -> None:
         with torch.inference_mode(), Largest() as largest:
             module(patches)
         most[kind] = largest.numbers
-    assert most == {"timm": 4096 * 4096, "ours": QUERIES_PER_PASS * 4096}
+    assert most == {"timm": 4096 * 4096, "ours": PAIRS_PER_PASS}
 
 
 def test_the_tower_is_timms_and_a_second_stream() -> None:
