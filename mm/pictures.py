@@ -3,6 +3,7 @@
 Letters: B pictures, H W pixels down and across.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mm.contracts import CancelToken
-from mm.errors import OptionError, PromptError
+from mm.errors import ImageError, InputError, OptionError, PromptError
 from mm.generation.sampling import SamplingOptions
 
 OutputType = Literal["pil", "np", "pt"]
@@ -244,6 +245,43 @@ def check_size(width: int | None, height: int | None, *, trained: tuple[int, int
             f"a picture of {asked[1]}x{asked[0]} pixels was asked for, and {name} was trained for "
             f"{trained[1]}x{trained[0]} alone. Draw that size and resize it"
         )
+
+
+def codes_tensor(codes: Any) -> Tensor:
+    """Codes of one picture, row by row, in the forms that callers have -> (h, w) int64.
+
+    Args:
+        codes: tensor, array or nested lists of whole numbers.
+
+    Raises:
+        InputError: something else; which codes there are is for the model to say.
+    """
+    try:
+        array = np.asarray(codes)
+    except ValueError as error:  # rows of different length
+        raise InputError(f"codes are rows of different length ({error}). Pass a rectangle of whole numbers") from error
+    if array.ndim != 2 or not array.size or array.dtype.kind not in "iu":
+        raise InputError(
+            f"codes are of shape {array.shape} and type {array.dtype}; expected a rectangle of whole numbers, such as "
+            "24 rows of 24"
+        )
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def psnr(first: Image.Image, second: Image.Image) -> float:
+    """The peak signal-to-noise ratio of two pictures in decibels: 10 log10(255^2 / mean square error); inf if equal.
+
+    Raises:
+        ImageError: they differ in size.
+    """
+    if first.size != second.size:
+        raise ImageError(
+            f"a picture of {first.width}x{first.height} pixels cannot be compared with one of "
+            f"{second.width}x{second.height}. Resize one of them"
+        )
+    error = np.asarray(first.convert("RGB"), dtype=np.float64) - np.asarray(second.convert("RGB"), dtype=np.float64)
+    mean = float((error**2).mean())
+    return 10 * math.log10(255**2 / mean) if mean else math.inf
 
 
 def _fresh() -> torch.Generator:

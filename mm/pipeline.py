@@ -10,10 +10,12 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Unpack, overload
 
+import numpy as np
 import torch
+from PIL import Image
 
 from mm.chat import task_message
-from mm.contracts import CancelToken, Inputs, MultimodalModel
+from mm.contracts import CancelToken, ImageHead, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.drawing import Drawer, DrawingProgress
 from mm.environment import host_memory
@@ -21,8 +23,9 @@ from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
+from mm.generation.vq import to_bytes, to_pixels
 from mm.grounding import parse_boxes
-from mm.images import ImageSource
+from mm.images import ImageSource, open_image
 from mm.out_of_memory import explained, load_message, run_message
 from mm.pictures import (
     Drawings,
@@ -33,6 +36,7 @@ from mm.pictures import (
     as_negative_prompts,
     as_prompts,
     check_size,
+    codes_tensor,
 )
 from mm.processing.base import Processor
 from mm.reply import AnyOf, CancelFlag, OcrResult, Reply, TextStream, Usage
@@ -347,11 +351,7 @@ class Pipeline:
             InputError: a prompt or an option cannot be used, or a prompt does not fit the context.
             ResourceError: out of memory, or CLIP's weights cannot be had.
         """
-        from mm.families.table import cannot_draw
-
-        head = self.model.image_head
-        if head is None:
-            raise cannot_draw(self.name)
+        head = self._image_head()
         check_size(width, height, trained=head.size, name=self.name)
         prompts = as_prompts(prompt)
         options = DrawOptions(
@@ -373,6 +373,52 @@ class Pipeline:
             self.engine, head, self.processor, context=self.context, name=self.name, device=self.model.device
         )
         return drawer.draw(prompts, negative, options, callback_on_step)
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """Height and width in pixels of the pictures that the model draws.
+
+        Raises:
+            TaskError: it cannot.
+        """
+        return self._image_head().size
+
+    def encode_image(self, image: ImageSource) -> torch.Tensor:
+        """A picture's image codes (h, w) int64 on the CPU, one for each 16 x 16 pixels in published models.
+
+        Raises:
+            TaskError: the model cannot draw, so it has no codes.
+            ImageError: the picture cannot be opened, or its sides are no multiples of a code's.
+        """
+        head = self._image_head()
+        picture = open_image(image)
+        with explained(
+            lambda: f"out of memory while encoding {picture.width}x{picture.height} pixels. Make it smaller."
+        ):
+            codes = head.vq.encode(to_pixels(np.asarray(picture)))[0].cpu()
+        side = head.size[0] // head.grid[0]
+        return codes.reshape(picture.height // side, picture.width // side)
+
+    def decode_image(self, codes: Any) -> Image.Image:
+        """The picture of image codes: a tensor, an array or lists (h, w); of any grid, trained for one alone.
+
+        Raises:
+            TaskError: the model cannot draw.
+            InputError: the codes are no rectangle of whole numbers, or out of range.
+        """
+        head = self._image_head()
+        grid = codes_tensor(codes)
+        down, across = grid.shape
+        with explained(lambda: f"out of memory while decoding {down} x {across} codes. Decode fewer."):
+            pixels = head.vq.decode(grid.reshape(1, -1), (down, across))
+        return Image.fromarray(to_bytes(pixels)[0])
+
+    def _image_head(self) -> ImageHead:
+        from mm.families.table import cannot_draw
+
+        if self.model.image_head is None:
+            raise cannot_draw(self.name)
+        return self.model.image_head
 
     def weights_changed(self) -> None:
         """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does

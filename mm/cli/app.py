@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mm import __version__
-from mm.cli import chat, check, info, read
+from mm.cli import chat, check, draw, info, read, tokens
 from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
 from mm.errors import MMError, OptionError
 
@@ -64,6 +64,8 @@ app.command("chat")(chat.chat)
 app.command("ocr")(read.ocr)
 app.command("caption")(read.caption)
 app.command("ground")(read.ground)
+app.command("draw")(draw.draw)
+app.add_typer(tokens.app, name="tokens")
 app.command("models")(info.models)
 app.command("plan")(info.plan)
 app.command("env")(info.env)
