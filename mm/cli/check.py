@@ -107,8 +107,11 @@ def evaluate(
         typer.Option(metavar="FILE", help="Exit status 1 when a row misses its bound (task -> measure -> 0..1, JSON)."),
     ] = None,
 ) -> None:
-    """Measure a model on held-out documents, charts and scenes that are drawn here, with 95% intervals."""
-    from mm.evaluation import rendering, suites
+    """Measure a model on held-out documents, charts and scenes that are drawn here, with 95% intervals.
+
+    --task draw, alone: the model draws held-out prompts, and its pictures are checked.
+    """
+    from mm.evaluation import drawing, rendering, suites
     from mm.evaluation import report as reports
     from mm.evaluation.bounds import load_bounds, missed
     from mm.evaluation.stored import load_stored
@@ -122,19 +125,28 @@ def evaluate(
     else:
         pipe = None if tesseract_only else load_pipeline(model, revision, device, dtype, max_running=batch_size)
         with progress_bar() as show:
-            report = suites.evaluate(
-                pipe,
-                tasks=task,
-                documents=None if stored is None else load_stored(stored),
-                limit=limit,
-                control_limit=control_limit,
-                batch_size=batch_size,
-                max_tiles=max_tiles,
-                font_folders=fonts,
-                workers=rendering.default_workers() if workers is None else workers,
-                tesseract=tesseract or tesseract_only,
-                progress=lambda at: show(at.task, at.done, at.total),
-            )
+            if pipe is not None and task == [drawing.TASK]:
+                report = drawing.evaluate_drawing(
+                    pipe,
+                    limit=limit,
+                    scene_limit=min(limit, 100),
+                    batch_size=batch_size,
+                    progress=lambda at: show(at.task, at.done, at.total),
+                )
+            else:
+                report = suites.evaluate(
+                    pipe,
+                    tasks=task,
+                    documents=None if stored is None else load_stored(stored),
+                    limit=limit,
+                    control_limit=control_limit,
+                    batch_size=batch_size,
+                    max_tiles=max_tiles,
+                    font_folders=fonts,
+                    workers=rendering.default_workers() if workers is None else workers,
+                    tesseract=tesseract or tesseract_only,
+                    progress=lambda at: show(at.task, at.done, at.total),
+                )
         report = replace(report, settings={"model": pipe and pipe.name, **report.settings})
     if json == Path("-"):
         write_json(report.to_dict())

@@ -118,7 +118,7 @@ class Report:
             "measure",
             "n",
             "score (95% interval)",
-            "picture greyed out",
+            self.settings.get("control", "picture greyed out"),
             *(["Tesseract"] if beside else []),
         ]
         lines = [_cells(head), _cells(["---"] * len(head))]

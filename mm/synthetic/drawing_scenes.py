@@ -5,17 +5,20 @@ object is about 10% of the side where it is "small", 23% where it is "large", an
 said.
 """
 
+import math
 import zlib
 from dataclasses import replace
+from itertools import accumulate, combinations
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mm.synthetic.chart_canvas import Canvas, Point, Rect
 from mm.synthetic.dice import Dice
 from mm.synthetic.drawing_prompts import drawing_prompt
 from mm.synthetic.fonts import Colour, FontSet
-from mm.synthetic.sample import Sample, Turn
+from mm.synthetic.sample import Sample
 from mm.synthetic.scene_layout import PLACES, Group, Scene
 from mm.synthetic.scene_paint import paint, photograph
 from mm.synthetic.scene_questions import scene_turns
@@ -75,22 +78,23 @@ def _arranged(dice: Dice, background: str, groups: list[Group]) -> Scene | None:
     layout = dice.pick(["row", "column"]) if len(groups) > 1 else ""
     crowded = len(groups) > 2 or sum(group.count for group in groups) > 3
     radii = [SIDE * dice.uniform(*(_CROWDED if crowded else _RADII[group.size])) for group in groups]
-    shares = np.array([radius * (1 + 0.32 * (g.count - 1)) for radius, g in zip(radii, groups, strict=True)])
-    edges = SIDE * np.concatenate([[0.0], np.cumsum(shares / shares.sum())])
+    shares = [radius * (1 + 0.32 * (g.count - 1)) for radius, g in zip(radii, groups, strict=True)]
+    edges = [SIDE * share / sum(shares) for share in accumulate(shares, initial=0.0)]
     placed = []
     for group, radius, low, high in zip(groups, radii, edges[:-1], edges[1:], strict=True):
         region: Rect = (0.0, 0.0, float(SIDE), float(SIDE))
         if layout == "row":
-            region = (float(low), 0.0, float(high), float(SIDE))
+            region = (low, 0.0, high, float(SIDE))
         elif layout == "column":
-            region = (0.0, float(low), float(SIDE), float(high))
+            region = (0.0, low, float(SIDE), high)
         spots = _spots(dice, group.count, radius, region)
         if spots is None:
             return None
         boxes = sorted(shape_box(group.shape, spot, radius) for spot in spots)
-        placed.append((replace(group, boxes=tuple(boxes)), np.mean(spots, axis=0)))
+        middle = [sum(values) / len(spots) for values in zip(*spots, strict=True)]
+        placed.append((replace(group, boxes=tuple(boxes)), middle))
     for (_, one), (_, other) in zip(placed, placed[1:], strict=False):
-        along, across = (other - one)[:: 1 if layout == "row" else -1]
+        along, across = (b - a for a, b in list(zip(one, other, strict=True))[:: 1 if layout == "row" else -1])
         if along < 1.3 * abs(across):
             return None
     return Scene(background, tuple(group for group, _ in placed), layout, "")
@@ -115,9 +119,7 @@ def _spots(dice: Dice, count: int, radius: float, region: Rect) -> list[Point] |
             x = dice.uniform(x0, x1 - reach * level)
             y = dice.uniform(y0, y1 - reach * (not level))
             spots = [(x + step * i * level, y + step * i * (not level)) for i in range(count)]
-        points = np.array(spots)
-        distances = np.linalg.norm(points[:, None] - points[None], axis=-1) + np.eye(count) * 1e9
-        if distances.min() >= _GAP * radius:
+        if all(math.dist(one, other) >= _GAP * radius for one, other in combinations(spots, 2)):
             return spots
     return None
 
@@ -141,10 +143,11 @@ def _varied(dice: Dice, scene: Scene) -> Scene:
 
 
 def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:
-    """A picture of 128 pixels.
+    """A picture of 128 pixels, or two side by side.
 
     Args:
-        kind: "drawing" (a prompt, in ``fields``, and a plain picture of it) or "drawing_scene" (caption and questions).
+        kind: "drawing" (a prompt, in ``fields``, and a plain picture of it), "drawing_scene" (a picture with caption
+            and questions), or "drawing_pair": one of each, of different scenes, the drawing on the left.
         rng: every draw comes from it.
         fonts: not drawn with; part of every renderer's signature.
         level: of "drawing_scene": 0 (plain) to 1 (other shades, outlines and manners, blur and noise).
@@ -152,21 +155,38 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     The sample's ``glyphs`` are the objects: number of the pair in ``pair_number`` and the box.
     """
     dice = Dice(rng)
-    scene = draw_drawing(dice)
-    prompt, turns = "", tuple[Turn, ...]()
     if kind == "drawing":
-        prompt = drawing_prompt(scene, dice)
-        image = _painted(scene, dice)
-    else:
-        if dice.chance(0.7 * level):
-            scene = _varied(dice, scene)
-        image = photograph(paint(scene, (SIDE, SIDE), dice, level), dice, level)
-        turns = tuple(scene_turns(scene, dice))
-    glyphs = np.array(
-        [(pair_number(group.colour, group.shape), *box) for group in scene.groups for box in group.boxes],
-        dtype=np.float32,
-    ).reshape(-1, 5)
-    return Sample(image, turns, glyphs, "", {"caption": scene.caption(), "prompt": prompt}, kind)
+        return _drawing(dice)
+    if kind == "drawing_scene":
+        return _seen(dice, level)
+    left, right = _drawing(dice), _seen(dice, level)
+    image = Image.new("RGB", (2 * SIDE, SIDE))
+    image.paste(left.image, (0, 0))
+    image.paste(right.image, (SIDE, 0))
+    moved = right.glyphs + np.array([0, SIDE, 0, SIDE, 0], dtype=np.float32)
+    glyphs = np.concatenate((left.glyphs, moved))
+    return Sample(image, right.turns, glyphs, "", {**right.fields, "prompt": left.fields["prompt"]}, kind)
+
+
+def _drawing(dice: Dice) -> Sample:
+    scene = draw_drawing(dice)
+    fields = {"caption": scene.caption(), "prompt": drawing_prompt(scene, dice)}
+    return Sample(_painted(scene, dice), (), _objects(scene), "", fields, "drawing")
+
+
+def _seen(dice: Dice, level: float) -> Sample:
+    scene = draw_drawing(dice)
+    if dice.chance(0.7 * level):
+        scene = _varied(dice, scene)
+    image = photograph(paint(scene, (SIDE, SIDE), dice, level), dice, level)
+    turns = tuple(scene_turns(scene, dice))
+    return Sample(image, turns, _objects(scene), "", {"caption": scene.caption()}, "drawing_scene")
+
+
+def _objects(scene: Scene) -> NDArray[np.float32]:
+    """Number of the pair and box of every object, (objects, 5)."""
+    rows = [(pair_number(group.colour, group.shape), *box) for group in scene.groups for box in group.boxes]
+    return np.array(rows, dtype=np.float32).reshape(-1, 5)
 
 
 def pair_number(colour: str, shape: str) -> int:

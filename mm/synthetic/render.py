@@ -25,6 +25,7 @@ RENDERERS = Registry(
         "scene_ground": "mm.synthetic.scenes:render",
         "drawing": "mm.synthetic.drawing_scenes:render",
         "drawing_scene": "mm.synthetic.drawing_scenes:render",
+        "drawing_pair": "mm.synthetic.drawing_scenes:render",
         "receipt_ground": "mm.synthetic.ground:render",
         "form_ground": "mm.synthetic.ground:render",
         "screen_ground": "mm.synthetic.ground:render",
@@ -35,6 +36,9 @@ RENDERERS = Registry(
     },
 )
 """Each renderer takes (kind, rng, fonts, level) and imports on first use."""
+
+WITHOUT_FONTS = frozenset({"scene", "scene_ground", "drawing", "drawing_scene", "drawing_pair"})
+"""Kinds on which nothing is written."""
 
 
 def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1.0) -> Sample:

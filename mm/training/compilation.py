@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from mm.model import VisionLanguageModel
+from mm.training.objective import StepObjective
 
-_STACKS = ("vision.blocks", "decoder.model.layers")
 _RECOMPILE_LIMIT = 64  # of one block's code: by shape, and for layers with and without experts
 
 
-def compile_blocks(model: VisionLanguageModel) -> None:
+def compile_blocks(objective: StepObjective) -> None:
     """Compiles every encoder block and decoder layer in place, for any number of rows and tokens; names stay.
 
     Blocks of one kind share their code, so three kinds are compiled. On an H200 that takes a minute and a half once
@@ -23,15 +22,15 @@ def compile_blocks(model: VisionLanguageModel) -> None:
 
     torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    for name in _STACKS:
-        for block in model.get_submodule(name).children():
+    for name in objective.stacks:
+        for block in objective.model.get_submodule(name).children():
             block.compile(dynamic=True)
 
 
-def narrow_residual(model: VisionLanguageModel) -> None:
+def narrow_residual(objective: StepObjective) -> None:
     """Keeps the residual streams in bfloat16, as the published models were trained; autocast alone leaves float32."""
-    for name in _STACKS:
-        first = next(model.get_submodule(name).children())
+    for name in objective.stacks:
+        first = next(objective.model.get_submodule(name).children())
         first.register_forward_pre_hook(_to_bfloat16)
 
 

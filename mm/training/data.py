@@ -5,6 +5,7 @@ The ids are made by the very processor of inference, so a trained prompt and an 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,29 @@ from mm.training.recipe import BucketRecipe
 from mm.training.ring import EncodedSample
 
 _NEWLINE, _SEPARATOR, _FIRST_ID = -1, -2, -3  # of EncodedSample.source
+
+
+class Encoding(Protocol):
+    """Makes of a rendered sample what a ring holds."""
+
+    @property
+    def padding(self) -> int:
+        """The ``source`` value of a padding token."""
+        ...
+
+    @property
+    def view_size(self) -> int:
+        """Pixels a side of a view."""
+        ...
+
+    @property
+    def grid(self) -> int:
+        """Patches a side of a view."""
+        ...
+
+    def encode(self, sample: Sample, kind: int, max_tiles: int) -> tuple[int, EncodedSample] | None:
+        """The number of a bucket that holds the sample, and the sample; None where none does."""
+        ...
 
 
 class SampleEncoder:
@@ -41,6 +65,8 @@ class SampleEncoder:
             )
         self.processor = processor
         self.buckets = tuple(buckets)
+        self.view_size = processor.spec.image_size
+        self.grid = processor.spec.image_size // processor.spec.patch_size
 
     @property
     def padding(self) -> int:

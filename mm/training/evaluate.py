@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from mm.training.feed import to_device
-from mm.training.objective import Objective
+from mm.training.objective import StepObjective
 from mm.training.ring import Ring
 
 
@@ -31,7 +31,7 @@ class _Tally:
 
 @torch.no_grad()
 def evaluate(
-    objective: Objective, rings: list[Ring], kinds: tuple[str, ...], *, device: torch.device, autocast: bool
+    objective: StepObjective, rings: list[Ring], kinds: tuple[str, ...], *, device: torch.device, autocast: bool
 ) -> dict[str, dict[str, float]]:
     """Scores of every sample in the rings, by kind.
 

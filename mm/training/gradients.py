@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from mm.training.objective import Losses, Objective, TrainingBatch
+from mm.training.objective import Losses, StepObjective, TrainingBatch
 
 _WARM_UP_PASSES = 2  # library handles and workspaces must exist before a capture
 
@@ -52,7 +52,7 @@ class Passes:
         autocast: bfloat16 autocast.
     """
 
-    def __init__(self, objective: Objective, gradients: Gradients, *, autocast: bool) -> None:
+    def __init__(self, objective: StepObjective, gradients: Gradients, *, autocast: bool) -> None:
         self._objective = objective
         self._gradients = gradients
         self._autocast = autocast
@@ -80,9 +80,9 @@ class Passes:
         gc.collect()
         torch.cuda.empty_cache()  # what the warm-up passes took
 
-    def __call__(self, bucket: int, batch: TrainingBatch, char_map_weight: float) -> Losses:
-        """Losses of a batch of a bucket's shape; valid until the next call."""
-        self._weight.fill_(char_map_weight)
+    def __call__(self, bucket: int, batch: TrainingBatch, weight: float) -> Losses:
+        """Losses of a batch of a bucket's shape; valid until the next call. ``weight`` goes to the objective."""
+        self._weight.fill_(weight)
         captured = self._captured.get(bucket)
         if captured is None:
             return self._run(batch)

@@ -21,12 +21,10 @@ from torch import Tensor
 from mm.errors import ResourceError
 from mm.families.table import MAX_SHARD_BYTES, build_model, load_config, save_pretrained
 from mm.language.moe import MoE, Router
-from mm.processing.vl2 import VL2Processor
 from mm.training.compilation import compile_blocks, narrow_residual
-from mm.training.evaluate import evaluate
 from mm.training.feed import BLOCK_STEPS, Feeder, StepPlan
 from mm.training.gradients import Gradients, Passes
-from mm.training.objective import Objective, TrainingBatch, initialize
+from mm.training.objective import StepObjective, TrainingBatch, initialize
 from mm.training.optim import build_optimizers, lr_factor, set_lr
 from mm.training.ranks import Ranks
 from mm.training.recipe import Recipe
@@ -35,6 +33,7 @@ from mm.training.ring import IGNORED_CHARACTER
 from mm.training.session import Flag, RunAhead, Session, check_folder, model_folder, num_workers, stop_signals
 from mm.training.source import SampleSource
 from mm.training.state import STATE_FILE, Average, Progress, load_state, load_weights_from, save_state
+from mm.training.subject import Subject, subject_of
 
 RESERVED_SECONDS = 25.0  # of a session: saving, evaluation and the end of the last block
 _PREFILL_TIMEOUT = 300.0
@@ -52,13 +51,13 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     ranks = Ranks()
     folder = model_folder(recipe.model)
-    config, processor = load_config(folder), VL2Processor.from_folder(folder)
+    config, subject = load_config(folder), subject_of(recipe, folder)
     if ranks.is_main:
         check_folder(session.out)
     resuming = session.state is not None and (session.state / STATE_FILE).exists()
     source = SampleSource(
         recipe,
-        processor,
+        subject.encoder,
         rank=ranks.rank,
         session=(session.state / STATE_FILE).stat().st_mtime_ns if session.state is not None and resuming else 0,
         num_workers=num_workers(recipe, ranks),
@@ -69,17 +68,13 @@ def train(recipe: Recipe, session: Session, say: Callable[[str], None] = print) 
         ranks.connect(session.device)
         torch.manual_seed(recipe.seed)
         model = build_model(config, device="cpu")
-        objective = Objective(
-            model,
-            image_mean=processor.spec.image_mean,
-            image_std=processor.spec.image_std,
-            char_map_blank=recipe.loss.char_map_blank,
-            length_power=recipe.loss.length_power,
-        )
+        objective = subject.build(model)
         initialize(objective, torch.Generator().manual_seed(recipe.seed))
         if session.warm_start is not None and not resuming:
             load_weights_from(session.warm_start, objective)
-        run = _Run(recipe, session, ranks, source, objective.to(ranks.device), begin, say)
+        if not resuming:
+            subject.begin(objective)
+        run = _Run(recipe, session, ranks, source, subject, objective.to(ranks.device), begin, say)
         if resuming:
             assert session.state is not None
             run.progress = load_state(session.state, objective, run.optimizers, run.average, ranks.device)
@@ -103,12 +98,13 @@ class _Run:
         session: Session,
         ranks: Ranks,
         source: SampleSource,
-        objective: Objective,
+        subject: Subject,
+        objective: StepObjective,
         begin: float,
         say: Callable[[str], None],
     ) -> None:
         self.recipe, self.session, self.ranks, self.source = recipe, session, ranks, source
-        self.objective = objective
+        self.subject, self.objective = subject, objective
         self.begin = begin
         self.say = say if ranks.is_main else _silent
         self.autocast = recipe.run.precision == "bf16"
@@ -122,11 +118,11 @@ class _Run:
             if isinstance(module, MoE):
                 module.dispatch = recipe.run.moe_dispatch
         if self.autocast:
-            narrow_residual(objective.model)
+            narrow_residual(objective)
         objective.train()
         objective.model.decoder.rope.ensure(max(b.length for b in recipe.data.buckets), ranks.device)
         folder = session.out if ranks.is_main else None
-        self.report = Report(folder, source.kinds, ranks.device, self.say)
+        self.report = Report(folder, source.kinds, objective.reported, ranks.device, self.say)
         self.loads = torch.zeros(len(self.routers), *(self.routers[0].load.shape if self.routers else (1,)))
         self.loads = self.loads.to(ranks.device)
 
@@ -136,7 +132,7 @@ class _Run:
         if self.ranks.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             if recipe.run.compile:
-                compile_blocks(self.objective.model)
+                compile_blocks(self.objective)
         torch.set_num_threads(max(1, min(4, torch.get_num_threads())))
         if recipe.run.cuda_graphs and self.ranks.device.type == "cuda":
             self.passes.capture([self._blank_batch(index) for index in range(len(recipe.data.buckets))])
@@ -235,9 +231,7 @@ class _Run:
             progress.done = progress.step / recipe.schedule.max_steps
         factor = self._lr_factor()
         set_lr(self.optimizers, factor)
-        loss = recipe.loss
-        weight = loss.char_map_start + (loss.char_map_end - loss.char_map_start) * progress.done
-        losses = self.passes(bucket, batch, weight)
+        losses = self.passes(bucket, batch, self.objective.weight(progress.done))
         self.ranks.average_(self.gradients.flat)
         norm = self.gradients.clip_(recipe.optimizer.clip_norm)
         for optimizer in self.optimizers:
@@ -245,6 +239,7 @@ class _Run:
         self._balance(recipe.router.bias_step * factor)
         self._clear_loads()
         progress.step += 1
+        self.objective.after_step(progress.step, progress.done, self.ranks)
         progress.rows += kinds.shape[0] * self.ranks.world
         if self.average is not None:
             self.average.update(progress.step)
@@ -306,7 +301,7 @@ class _Run:
             facts["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
         record = self.report.flush(facts, self.loads)
         self.loads.zero_()
-        if not np.isfinite(record["answer"]):
+        if not np.isfinite(record[self.objective.reported[0]]):
             raise ResourceError(
                 f"training diverged before step {self.progress.step}: the loss is not a number. Lower the learning "
                 "rates."
@@ -318,7 +313,7 @@ class _Run:
             save_state(self.session.state, self.progress, self.objective, self.optimizers, self.average)
 
     def _evaluate(self) -> dict[str, dict[str, float]]:
-        return evaluate(
+        return self.subject.evaluate(
             self.objective,
             self.source.evaluation_rings,
             self.source.kinds,
@@ -327,11 +322,11 @@ class _Run:
         )
 
     def _blank_batch(self, bucket: int) -> TrainingBatch:
-        shape, spec = self.recipe.data.buckets[bucket], self.source.processor.spec
-        size, grid = spec.image_size, spec.image_size // spec.patch_size
+        shape, encoder = self.recipe.data.buckets[bucket], self.subject.encoder
+        size, grid = encoder.view_size, encoder.grid
         device, rows = self.ranks.device, shape.rows
         labels = torch.full((rows, shape.length), -1, dtype=torch.int16, device=device)
-        labels[:, 1] = 0
+        labels[:, -1] = 0
         return TrainingBatch(
             views=torch.zeros(rows, shape.views, size, size, 3, dtype=torch.uint8, device=device),
             characters=torch.full(

@@ -39,11 +39,12 @@ def orthogonalize(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is orthogonalised, for parameters of shape (R, C) or (E, R, C).
+    """Momentum whose update is orthogonalised, for parameters of shape (R, C), (E, R, C) or convolutions.
 
     Args:
-        groups: parameter groups; a group's ``parts`` (default 1) says into how many equal blocks of rows its matrices
-            are cut before orthogonalising (3 for a fused query-key-value projection).
+        groups: parameter groups; a convolution (R, C, H, W) is a matrix of R rows. A group's ``parts`` (default 1) says
+            into how many equal blocks of rows its matrices are cut before orthogonalising (3 for a fused
+            query-key-value projection).
         lr: step size; an update of an R x C matrix has spectral norm about ``lr * max(1, R / C) ** 0.5``.
         momentum: decay of the (Nesterov) momentum.
         weight_decay: decoupled decay.
@@ -58,7 +59,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "parts": 1})
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.ndim not in (2, 3) or parameter.shape[-2] % group["parts"]:
+                rows = parameter.shape[0] if parameter.ndim == 4 else parameter.shape[-2] if parameter.ndim > 1 else 1
+                if parameter.ndim not in (2, 3, 4) or rows % group["parts"]:
                     shape = tuple(parameter.shape)
                     raise ValueError(f"Muon takes (stacks of) matrices, got {shape} in {group['parts']} parts")
 
@@ -86,7 +88,8 @@ class Muon(torch.optim.Optimizer):
 
 def _orthogonalize_all(updates: list[Tensor], parts: int) -> list[Tensor]:
     """Orthogonalises every (block of a) matrix, all of one shape in one batch, and scales by sqrt(max(1, R / C))."""
-    stacks = [u.reshape(-1, u.shape[-2] // parts, u.shape[-1]) for u in updates]  # (E * parts, R, C)
+    flat = [u.flatten(1) if u.ndim == 4 else u for u in updates]
+    stacks = [u.reshape(-1, u.shape[-2] // parts, u.shape[-1]) for u in flat]  # (E * parts, R, C)
     same_shape: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, stack in enumerate(stacks):
         same_shape[stack.shape[1], stack.shape[2]].append(index)
@@ -111,7 +114,10 @@ class OptimizerRecipe:
     clip_norm: float
 
 
-_ADAMW_NAMES = ("embed_tokens", "lm_head", "pos_embed", "patch_embed", ".gate.weight", "image_newline", "char_head")
+_ADAMW_NAMES = (
+    *("embed_tokens", "lm_head", "pos_embed", "patch_embed", ".gate.weight", "image_newline", "char_head"),
+    *("patch_head", "vision_head", "image_head.embedding", "quantize.embedding", "encoder.conv_in", "decoder.conv_out"),
+)
 
 
 def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.optim.Optimizer]:
@@ -120,7 +126,7 @@ def build_optimizers(model: nn.Module, recipe: OptimizerRecipe) -> list[torch.op
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if parameter.ndim not in (2, 3) or any(part in name for part in _ADAMW_NAMES):
+        if parameter.ndim < 2 or any(part in name for part in _ADAMW_NAMES):
             rest.append(parameter)
         elif name.endswith("qkv.weight"):
             fused_qkv.append(parameter)

@@ -41,6 +41,32 @@ class LossRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawingLossRecipe:
+    """Training of a Janus: every row is a drawing (prompt, then codes) and a picture with questions."""
+
+    drawn_length: int  # the first tokens of a row, prompt and codes; the rest are the picture with questions
+    condition_dropout: float  # share of drawings whose prompt is replaced by the unconditional one
+    text: float  # weight of the answers beside the codes
+    length_power: float  # an answer token of a row with n of them weighs n ** length_power
+    patch_start: float  # weight of the map of shapes and colours, linear from start to end
+    patch_end: float
+    patch_blank: float  # weight of patches without an object
+    vision_from: str | None  # a model whose encoder's first blocks are taken over, where the widths agree
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerLossRecipe:
+    """Training of a Janus's image tokenizer; nothing else of the model is trained."""
+
+    foreground: float  # weight of pixels near an object; the background's is 1
+    squared: float  # weight of the squared error beside the absolute one
+    commitment: float  # weight of the distance of a vector to its code; the code's to the vector weighs 1
+    reseed_steps: int  # codes that no picture used in so many steps are moved to vectors of the latest pictures
+    reseed_until: float  # share of the schedule after which no code is moved
+    right_decibels: float  # pictures with a lower PSNR count as wrong in the log
+
+
+@dataclass(frozen=True, kw_only=True)
 class RouterRecipe:
     """Auxiliary-loss-free balancing: ``bias_step`` times the learning-rate factor is added or taken a step."""
 
@@ -120,7 +146,7 @@ class Recipe:
     seed: int
     schedule: ScheduleRecipe
     optimizer: OptimizerRecipe
-    loss: LossRecipe
+    loss: LossRecipe | DrawingLossRecipe | TokenizerLossRecipe  # by its keys; decides what is trained
     router: RouterRecipe
     data: DataRecipe
     evaluation: EvaluationRecipe
@@ -173,7 +199,15 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType or origin is typing.Union:
         inner = [argument for argument in arguments if argument is not type(None)]
-        return None if value is None else _parse(inner[0], value, where)
+        if value is None and len(inner) < len(arguments):
+            return None
+        # Of several records the one that shares most keys with the value.
+        keys = set(value) if isinstance(value, dict) else set()
+
+        def shared(record: Any) -> int:
+            return len(keys & typing.get_type_hints(record).keys())
+
+        return _parse(inner[0] if len(inner) == 1 else max(inner, key=shared), value, where)
     if origin is tuple and isinstance(value, list):
         if arguments[-1] is not Ellipsis and len(arguments) != len(value):
             raise ConfigError(f"{where}: expected {len(arguments)} values, got {len(value)}.")

@@ -19,10 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from mm.errors import ResourceError
-from mm.processing.vl2 import VL2Processor
 from mm.synthetic.fonts import FontSet
-from mm.synthetic.render import render
-from mm.training.data import SampleEncoder
+from mm.synthetic.render import WITHOUT_FONTS, render
+from mm.training.data import Encoding
 from mm.training.recipe import PhaseRecipe, Recipe
 from mm.training.ring import Ring
 
@@ -60,7 +59,7 @@ class SampleSource:
 
     Args:
         recipe: the run.
-        processor: the model's processor.
+        encoder: makes of a sample what the rings hold.
         rank: this process among the ``world`` ones that train together.
         session: a number that no earlier session of this run had.
         with_evaluation: whether to render the held-out set as well.
@@ -72,7 +71,7 @@ class SampleSource:
     def __init__(
         self,
         recipe: Recipe,
-        processor: VL2Processor,
+        encoder: Encoding,
         *,
         rank: int,
         session: int,
@@ -81,21 +80,21 @@ class SampleSource:
     ) -> None:
         data = recipe.data
         self.recipe = recipe
-        self.processor = processor
         self.kinds = kinds_of(recipe)
         self.num_workers = num_workers
         folders = None if data.fonts is None else [data.fonts]
-        self._fonts = FontSet.find("train", folders)
-        self._held_out_fonts = FontSet.find("held_out", folders) if with_evaluation else None
-        self._encoder = SampleEncoder(processor, data.buckets)
+        written = not WITHOUT_FONTS.issuperset(self.kinds)
+        self._fonts = FontSet.find("train", folders) if written else FontSet("train", ())
+        self._held_out_fonts = FontSet("held_out", ())
+        if with_evaluation and written:
+            self._held_out_fonts = FontSet.find("held_out", folders)
+        self._encoder = encoder
         self._context = multiprocessing.get_context("fork")
         self._seed = (recipe.seed, session, rank)
         self._stop = self._context.Value("b", 0)
         self._progress = self._context.Value("d", 0.0)
         self._failed = self._context.Value("q", 0)
         self._first_failure = self._context.SimpleQueue()
-        spec = processor.spec
-        grid = spec.image_size // spec.patch_size
         count = recipe.evaluation.samples * len(recipe.evaluation.kinds) if with_evaluation else 0
         self._evaluation = tuple(
             (kind, i) for i in range(recipe.evaluation.samples) for kind in recipe.evaluation.kinds
@@ -104,7 +103,7 @@ class SampleSource:
         self.rings: list[Ring] = []
         self.evaluation_rings: list[Ring] = []
         for bucket in data.buckets:
-            slot = Ring.slot_bytes(bucket, spec.image_size, grid)
+            slot = Ring.slot_bytes(bucket, encoder.view_size, encoder.grid)
             for rings, capacity in ((self.rings, int(share / slot)), (self.evaluation_rings, count)):
                 if rings is self.rings and capacity < bucket.rows:
                     raise ResourceError(
@@ -116,8 +115,8 @@ class SampleSource:
                         Ring(
                             bucket,
                             capacity=capacity,
-                            view_size=spec.image_size,
-                            grid=grid,
+                            view_size=encoder.view_size,
+                            grid=encoder.grid,
                             padding=self._encoder.padding,
                             context=self._context,
                         )
@@ -200,7 +199,6 @@ class SampleSource:
     def _render(self, job: _Job) -> None:
         most_tiles = max(phase.max_tiles for phase in self.recipe.data.phases)
         for kind, number in job.evaluation:
-            assert self._held_out_fonts is not None
             rng = np.random.default_rng((self.recipe.seed, 1, self.kinds.index(kind), number))
             self._add(kind, rng, self._held_out_fonts, 1.0, most_tiles, job.evaluation_rings)
         rng = np.random.default_rng((*job.seed, 2))

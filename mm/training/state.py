@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mm.errors import ResourceError, WeightsError
 from mm.families.table import load_model
-from mm.training.objective import Objective
+from mm.training.objective import StepObjective
 
 STATE_FILE = "state.pt"
 
@@ -58,7 +58,7 @@ class Average:
 def save_state(
     folder: Path,
     progress: Progress,
-    objective: Objective,
+    objective: StepObjective,
     optimizers: Iterable[torch.optim.Optimizer],
     average: Average | None,
 ) -> None:
@@ -86,7 +86,7 @@ def save_state(
 
 def load_state(
     folder: Path,
-    objective: Objective,
+    objective: StepObjective,
     optimizers: Iterable[torch.optim.Optimizer],
     average: Average | None,
     device: torch.device,
@@ -115,8 +115,8 @@ def load_state(
         ) from error
 
 
-def load_weights_from(folder: Path, objective: Objective) -> None:
-    """Copies the weights of a model folder; the character head, which folders do not hold, starts fresh.
+def load_weights_from(folder: Path, objective: StepObjective) -> None:
+    """Copies the weights of a model folder; heads that only training has, which folders do not hold, start fresh.
 
     Raises:
         WeightsError: the folder's model has other shapes.

@@ -63,7 +63,7 @@ def test_a_narrow_residual_stream_is_the_same_function_to_bfloat16(toy_folder: P
     objective, batch = _objective(toy_folder), _batch(1)
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         wide = objective(batch, 0.0)
-        narrow_residual(objective.model)
+        narrow_residual(objective)
         narrow = objective(batch, 0.0)
     assert wide.answer != narrow.answer
     torch.testing.assert_close(narrow.answer, wide.answer, rtol=0.02, atol=0.0)
@@ -79,7 +79,7 @@ def test_a_captured_pass_equals_the_plain_one(toy_folder: Path, compiled: bool) 
     batches = [_batch(seed, "cuda") for seed in (3, 4)]
     plain = [(passes(0, batch, 0.2).total.clone(), gradients.flat.clone()) for batch in batches]
     if compiled:
-        compile_blocks(objective.model)
+        compile_blocks(objective)
     passes.capture([_batch(5, "cuda")])
     for batch, (total, flat) in zip(batches, plain, strict=True):
         losses = passes(0, batch, 0.2)
