@@ -211,6 +211,7 @@ class Drawer:
             return started
 
         running += submit()
+        self._head.vq.decode(torch.zeros(1, 1, dtype=torch.int64), (1, 1))  # imports diffusers while codes are drawn
         while running:
             ended = _all_of(news)
             if callback is not None:
