@@ -423,7 +423,8 @@ def documented() -> dict[str, Any]:
     return {example["schema"]: example for example in examples if "schema" in example}
 
 
-def test_json_is_as_documented(model: str) -> None:
+def test_json_is_as_documented(model: str, tiny_janus: Path, tmp_path: Path) -> None:
+    janus = ["-m", str(tiny_janus)]
     short = ["-m", model, "--max-new-tokens", "4", "--max-tiles", "1", "--json"]
     examples = documented()
     commands = {
@@ -431,6 +432,8 @@ def test_json_is_as_documented(model: str) -> None:
         "mm.caption/1": ["caption", FORM, *short],
         "mm.ocr/1": ["ocr", FORM, *short],
         "mm.ground/1": ["ground", FORM, "the city", *short],
+        "mm.draw/1": ["draw", "a star", "-o", str(tmp_path / "star.png"), "--rerank", "self", *janus, "--json"],
+        "mm.tokens/1": ["tokens", "encode", FORM, "--resize", *janus],
         "mm.models/1": ["models", "--json"],
         "mm.plan/1": ["plan", "deepseek-ai/deepseek-vl2-tiny", "--device", "cpu", "--image-size", "1000x700", "--json"],
         "mm.env/1": ["env", "--json"],
