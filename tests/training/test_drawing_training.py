@@ -212,7 +212,7 @@ def test_toy_runs_learn_and_chain(toy_janus: Path, tmp_path: Path) -> None:
     recipe = load_recipe(CONFIGS / "nano_janus_vq.yaml", (f"model={toy_janus}", *CPU, *small, "loss.reseed_steps=5"))
     summary = train(recipe, Session(out=tmp_path / "vq", device="cpu"), say=lambda line: None)
     log = [json.loads(line) for line in (tmp_path / "vq" / "train_log.jsonl").read_text().splitlines()]
-    assert log[-1]["reconstruction"] < 0.85 * log[0]["reconstruction"]
+    assert log[-1]["reconstruction"] < 0.9 * log[0]["reconstruction"]
     assert set(summary["evaluation"]["drawing"]) >= {"psnr", "perplexity", "used", "token_error"}
 
     small = ("data.buckets=[{views: 2, length: 704, rows: 2}]", "data.prefill=2", "schedule.max_steps=17")
@@ -221,7 +221,7 @@ def test_toy_runs_learn_and_chain(toy_janus: Path, tmp_path: Path) -> None:
     session = Session(out=tmp_path / "out", state=tmp_path / "state", warm_start=tmp_path / "vq", device="cpu")
     train(recipe, session, say=lambda line: None)
     log = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
-    assert log[-1]["codes"] < 0.85 * log[0]["codes"] and log[-1]["answer"] < 0.85 * log[0]["answer"]
+    assert log[-1]["codes"] < 0.95 * log[0]["codes"] and log[-1]["answer"] < 0.95 * log[0]["answer"]
     trained, before = (load_model(tmp_path / name, device="cpu", dtype=torch.float32) for name in ("out", "vq"))
     assert trained.image_head is not None and before.image_head is not None
     pairs = zip(trained.image_head.vq.parameters(), before.image_head.vq.parameters(), strict=True)
