@@ -207,7 +207,7 @@ def test_a_folder_that_is_no_case_is_refused(tmp_path: Path) -> None:
     [
         (
             lambda f: f.update(family="deepseek_vl9"),
-            "records the family 'deepseek_vl9'; this version verifies deepseek_vl2",
+            "records the family 'deepseek_vl9'; this version verifies deepseek_vl, deepseek_vl2, janus_pro",
         ),
         (lambda f: f.update(cases=[]), "lists no cases"),
         (lambda f: f.update(cases=[{"prompt": "x"}]), "an entry of 'cases' has no id"),
