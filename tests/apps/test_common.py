@@ -1,0 +1,130 @@
+"""Options, ports, uploads and errors of the apps."""
+
+import os
+import socket
+from pathlib import Path
+
+import gradio as gr
+import pytest
+from PIL import Image
+
+from apps import common
+from mm.errors import ImageError, OptionError, ResourceError
+
+
+def options(*words: str) -> common.ServeOptions:
+    return common.parse_arguments(words, "app", "an app")[1]
+
+
+def test_defaults_listen_on_this_machine_only() -> None:
+    given = options()
+    assert given == common.ServeOptions(host="127.0.0.1", port=None, auth=None, root_path=None)
+
+
+def test_every_option_is_read() -> None:
+    given = options(
+        *("--host", "0.0.0.0", "--port", "8000", "--auth", "ada:a:b", "--max-upload-mb", "5"),
+        *("--queue-size", "7", "--root-path", "/mm"),
+    )
+    assert given == common.ServeOptions(
+        host="0.0.0.0", port=8000, auth=("ada", "a:b"), max_upload_mb=5, queue_size=7, root_path="/mm"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--port", "0"), "'0' is not a whole number from 1 to 65535"),
+        (("--port", "http"), "'http' is not a whole number"),
+        (("--auth", "ada"), "expected USER:PASS"),
+        (("--share",), "unrecognized arguments: --share"),
+    ],
+)
+def test_a_wrong_option_ends_with_status_2(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        options(*words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_unknown_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def build(pipe: object) -> gr.Blocks:
+        raise AssertionError("nothing was loaded")
+
+    assert common.run_app(["--model", "./none"], build, name="mm app", description="") == 1
+    err = capsys.readouterr().err
+    assert "error: " in err and "Traceback" not in err
+
+
+def test_a_taken_port_is_passed_over() -> None:
+    first = common.free_port("127.0.0.1")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        assert common.free_port("127.0.0.1") > first
+
+
+def test_a_host_that_is_not_here_is_refused() -> None:
+    with pytest.raises(OptionError, match="there is no address 'no such host'"):
+        common.free_port("no such host")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    return uploads
+
+
+def test_an_upload_is_opened(folder: Path) -> None:
+    Image.new("RGB", (8, 4)).save(folder / "a.png")
+    assert common.open_upload(str(folder / "a.png")).size == (8, 4)
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "{}/../secret.png", "secret.png", "{}/../uploads2/x.png"])
+def test_a_path_outside_the_uploads_is_refused(folder: Path, path: str) -> None:
+    Image.new("RGB", (8, 4)).save(folder.parent / "secret.png")
+    with pytest.raises(ImageError, match="that file was not uploaded here"):
+        common.open_upload(path.format(folder))
+
+
+def test_a_link_out_of_the_uploads_is_refused(folder: Path) -> None:
+    Image.new("RGB", (8, 4)).save(folder.parent / "secret.png")
+    os.symlink(folder.parent / "secret.png", folder / "link.png")
+    with pytest.raises(ImageError, match="that file was not uploaded here"):
+        common.open_upload(str(folder / "link.png"))
+    os.symlink(folder.parent, folder / "up")
+    with pytest.raises(ImageError, match="that file was not uploaded here"):
+        common.open_upload(str(folder / "up" / "secret.png"))
+
+
+def test_what_is_no_picture_is_refused_without_its_folder(folder: Path) -> None:
+    (folder / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    with pytest.raises(ImageError, match="SVG drawing") as refused:
+        common.open_upload(str(folder / "a.svg"))
+    assert str(folder) not in str(refused.value)
+    (folder / "a.html").write_text("<html><script>1</script></html>")
+    with pytest.raises(ImageError, match="web page"):
+        common.open_upload(str(folder / "a.html"))
+    with pytest.raises(ImageError, match="is gone"):
+        common.open_upload(str(folder / "none.png"))
+    with pytest.raises(ImageError, match="that is no file"):
+        common.open_upload(str(folder))
+
+
+def test_a_picture_of_200_megapixels_is_refused(folder: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(folder / "large.png")
+    with pytest.raises(ImageError, match="too large to open safely|the limit is 50,000,000"):
+        common.open_upload(str(folder / "large.png"))
+
+
+def test_errors_are_sentences(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(gr.Error, match="Out of memory. Take less") as shown, common.sentences():
+        raise ResourceError("out of memory. Take less")
+    assert shown.value.title == "Not enough memory"
+    with pytest.raises(gr.Error, match="an error of its own") as bug, common.sentences():
+        raise RuntimeError("secret detail")
+    assert "secret" not in str(bug.value) and "secret detail" in caplog.text
