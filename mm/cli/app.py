@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mm import __version__
-from mm.cli import chat, check, draw, info, read, tokens
+from mm.cli import app_command, chat, check, draw, info, read, tokens
 from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
 from mm.errors import MMError, OptionError
 
@@ -72,6 +72,7 @@ app.command("env")(info.env)
 app.command("verify")(check.verify)
 app.command("eval")(check.evaluate)
 app.command("train")(check.train)
+app.command("app", context_settings=app_command.SETTINGS)(app_command.app)
 
 
 def main() -> None:
