@@ -236,3 +236,16 @@ def test_pictures_from_many_threads(model, prompts, alone) -> None:
         for thread in threads:
             thread.join()
     assert found == {seed: alone[seed] for seed in range(12)}
+
+
+def test_no_more_pictures_run_together_than_the_engine_has_places(model, prompts) -> None:
+    most = []
+    with new_engine(model, num_slots=2) as engine:
+        rows = [new_row(seed) for seed in range(5)]
+        handles = [
+            engine.draw(prompts[0], row, guidance_scale=1, on_step=lambda: most.append(len(engine._scheduler.running)))
+            for row in rows
+        ]
+        for handle in handles:
+            handle.result()
+    assert max(most) == 2
