@@ -14,6 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mm.cli.app import app
+from mm.cli.loading import check_images
+from mm.errors import ImageError
+from mm.evaluation.metrics import Interval
+from mm.evaluation.report import Report, Row
 
 ROOT = Path(__file__).parent.parent
 RECEIPT = str(ROOT / "examples" / "receipt.png")
@@ -466,3 +470,24 @@ def test_box_json_is_as_documented() -> None:
     assert {key: ours[key] for key in ours if key != "xyxy"} == {
         k: v for k, v in example["boxes"][0].items() if k != "xyxy"
     }
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_read_before_the_model_needs_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_images((str(pipe),))  # opening it would wait for ever; reading it would leave nothing for the model
+    with pytest.raises(ImageError, match="File name too long"):
+        check_images(("x" * 5000,))
+
+
+def test_eval_tells_its_table_where_the_file_cannot_be_written(tmp_path: Path) -> None:
+    report = Report((Row("lines", "CER", Interval(0.01, 0.0, 0.02, 50)),), {"model": "a"}, "not asked for")
+    report.save(tmp_path / "a.json")
+    words = ("eval", "--merge", str(tmp_path / "a.json"), "--json")
+    fails(invoke(*words, str(tmp_path)), "cannot be written: it is a folder. Name a file in it")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "none" / "b.json")
+    result = invoke(*words, str(tmp_path / "nowhere"))
+    assert result.status == 1
+    assert "| lines | CER | 50 |" in result.out
+    assert "cannot write" in result.err

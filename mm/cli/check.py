@@ -120,6 +120,8 @@ def evaluate(
 
     if json is not None and not json.absolute().parent.is_dir():
         raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
+    if json is not None and json.is_dir():
+        raise InputError(f"{json} cannot be written: it is a folder. Name a file in it")
     if merge:
         report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
@@ -151,9 +153,9 @@ def evaluate(
     if json == Path("-"):
         write_json(report.to_dict())
     else:
+        write(report.to_markdown())  # first: the table of a long run is told even where the file cannot be written
         if json is not None:
             report.save(json)
-        write(report.to_markdown())
     for sentence in (failures := missed(report, expected)):
         note(sentence)
     if failures:

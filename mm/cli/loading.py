@@ -1,6 +1,7 @@
 """Loading a pipeline for a command."""
 
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -47,13 +48,23 @@ def load_pipeline(
 def check_images(paths: Sequence[str]) -> None:
     """Refuse what cannot be opened before a model is loaded.
 
+    A pipe, as of ``<(command)``, can be read only once, so it is left for the model.
+
     Raises:
         ImageError: see `mm.images.open_image`.
     """
     from mm.images import open_image
 
     for path in paths:
-        open_image(path)
+        if not _is_pipe(path):
+            open_image(path)
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except (OSError, ValueError):  # nothing there, or no path at all: opening it says what is wrong
+        return False
 
 
 def reply_json(reply: "Reply") -> dict[str, Any]:

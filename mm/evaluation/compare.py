@@ -81,10 +81,11 @@ def compare_exact(case: str, field: str, recorded: RecordedTensor, ours: Tensor,
     if tuple(ours.shape) != recorded.shape:
         return _misshapen(case, field, recorded, ours)
     kept, theirs, numbers = _stored_rows(recorded, ours)
-    wrong = (kept.to(theirs.dtype) != theirs).any(dim=-1) if theirs.ndim > 1 else kept.to(theirs.dtype) != theirs
+    kept = kept.to(theirs.dtype)  # a mask of booleans and one of 0 and 1 are the same, in their sha256 too
+    wrong = (kept != theirs).any(dim=-1) if theirs.ndim > 1 else kept != theirs
     excused = _excused(wrong, numbers, ties)
     shown = f"{_shape(recorded.shape)} {digest(recorded.values)}", f"{_shape(ours.shape)} {digest(kept)}"
-    elements = (kept.to(theirs.dtype) != theirs)[~excused].sum()
+    elements = (kept != theirs)[~excused].sum()
     return judge(case, field, *shown, float(elements), 0.0, _tie_note(excused))
 
 

@@ -147,7 +147,7 @@ def load_report(path: Path) -> Report:
         answers = tuple(Answer(**answer) for answer in data.get("answers", ()))
         return Report(tuple(rows), data["settings"], data["tesseract"], answers)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no report of mm eval ({error}). Write one with: mm eval --json {path}") from error
+        raise InputError(f"{path} is no report of mm eval ({error}). Write one with: mm eval --json FILE") from error
 
 
 def refusals(answers: Sequence[Answer]) -> list[Row]:

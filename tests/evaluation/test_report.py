@@ -23,7 +23,7 @@ def test_a_report_survives_its_file(tmp_path):
 
 def test_files_that_are_no_reports(tmp_path):
     (tmp_path / "old.json").write_text(json.dumps({"schema": "mm.eval/1"}))
-    with pytest.raises(InputError, match=r"its schema is 'mm.eval/1', expected 'mm.eval/2'.*mm eval --json"):
+    with pytest.raises(InputError, match=r"its schema is 'mm.eval/1', expected 'mm.eval/2'.*mm eval --json FILE"):
         load_report(tmp_path / "old.json")
     (tmp_path / "list.json").write_text("[]")
     with pytest.raises(InputError, match="list.json is no report of mm eval"):

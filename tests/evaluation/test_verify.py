@@ -278,6 +278,8 @@ def test_near_ties_of_the_router_excuse_their_own_tokens_only() -> None:
     other = torch.tensor([[0, 1], [2, 4]])
     assert compare_exact("c", "f", recorded(chosen), other).difference == 1.0
     assert compare_exact("c", "f", recorded(chosen), other, ties=[1]).verdict == "ok"
+    mask = compare_exact("c", "f", recorded(torch.tensor([True, False])), torch.tensor([1, 0]))
+    assert mask.verdict == "ok" and mask.recorded == mask.ours  # another type, and the same digest beside it
 
 
 def test_rows_that_are_not_stored_are_checked_by_their_mean() -> None:
