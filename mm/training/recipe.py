@@ -61,6 +61,7 @@ class TokenizerLossRecipe:
     foreground: float  # weight of pixels near an object; the background's is 1
     squared: float  # weight of the squared error beside the absolute one
     commitment: float  # weight of the distance of a vector to its code; the code's to the vector weighs 1
+    free_until: float  # share of the schedule before which pictures are painted from vectors, not yet from codes
     reseed_steps: int  # codes that no picture used in so many steps are moved to vectors of the latest pictures
     reseed_until: float  # share of the schedule after which no code is moved
     right_decibels: float  # pictures with a lower PSNR count as wrong in the log

@@ -53,8 +53,12 @@ class TokenizerObjective(StepObjective):
         self.register_buffer("counts", torch.zeros(shape[0]), persistent=False)  # uses since the codes were last moved
         self.register_buffer("latest", torch.zeros(shape), persistent=False)  # some vectors of the latest pictures
 
-    def forward(self, batch: TrainingBatch, weight: float | Tensor) -> TokenizerLosses:
-        """All losses of a batch; ``total = reconstruction + distance``. ``weight`` is 1."""
+    def weight(self, done: float) -> float:
+        """0 while pictures are painted from vectors, so that codes begin where these are; then 1."""
+        return float(done >= self.recipe.free_until)
+
+    def forward(self, batch: TrainingBatch, coded: float | Tensor) -> TokenizerLosses:
+        """All losses of a batch; ``total = reconstruction + distance``. ``coded``: see ``weight``."""
         vq = self.vq[0]
         pixels = batch.views[:, 0].permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, S, S)
         vectors = vq.latents(pixels)  # (B, h, w, C)
@@ -64,18 +68,18 @@ class TokenizerObjective(StepObjective):
             rows = F.embedding(codes, vq.codebook())  # (B, h, w, C)
             away = (rows - vectors.detach()).square().sum(dim=-1).mean()
             back = (rows.detach() - vectors).square().sum(dim=-1).mean()
-        painted = vq.paint(vectors + (rows - vectors).detach()).float()
+        painted = vq.paint(vectors + coded * (rows - vectors).detach()).float()
         error = painted - pixels
         weights = self._weights(batch.characters[:, 0], pixels.shape[-1])  # (B, 1, S, S)
         loss = ((error.abs() + self.recipe.squared * error.square()) * weights).sum() / (3 * weights.sum())
-        distance = away + self.recipe.commitment * back
+        distance = away + self.recipe.commitment * coded * back
         with torch.no_grad():
             squared = error.square().flatten(1).mean(dim=1)  # (B,)
             decibels = 10 * torch.log10(4 / squared.clamp(min=1e-10))
             used = self._count(codes, vectors)
             shares = used / used.sum()
         return TokenizerLosses(
-            total=weight * (loss + distance),
+            total=loss + distance,
             reconstruction=loss.detach(),
             distance=distance.detach(),
             psnr=decibels.mean(),
