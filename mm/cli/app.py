@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mm import __version__
-from mm.cli import app_command, chat, check, draw, info, read, tokens
+from mm.cli import app_command, caption, chat, check, draw, info, read, tokens
 from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
 from mm.errors import MMError, OptionError
 
@@ -62,7 +62,7 @@ def top(
 
 app.command("chat")(chat.chat)
 app.command("ocr")(read.ocr)
-app.command("caption")(read.caption)
+app.command("caption")(caption.caption)
 app.command("ground")(read.ground)
 app.command("draw")(draw.draw)
 app.add_typer(tokens.app, name="tokens")

@@ -1,4 +1,4 @@
-"""`mm ocr`, `mm caption`, `mm ground`: one task, one image."""
+"""`mm ocr` and `mm ground`: one task, one image."""
 
 import os
 from pathlib import Path
@@ -41,28 +41,6 @@ def ocr(
         return
     write(result.text)
     tell_finish(result.reply.finish_reason)
-
-
-def caption(
-    image: Image,
-    model: options.Model = options.DEFAULT_MODEL,
-    revision: options.Revision = None,
-    device: options.Device = "auto",
-    dtype: options.Dtype = "auto",
-    max_new_tokens: options.MaxNewTokens = None,
-    max_tiles: options.MaxTiles = None,
-    context: options.Context = None,
-    json: options.Json = False,
-) -> None:
-    """Describe an image."""
-    check_images((image,))
-    pipe = load_pipeline(model, revision, device, dtype, context)
-    reply = pipe.caption(image, max_new_tokens=max_new_tokens, max_tiles=max_tiles)
-    if json:
-        write_json({"schema": "mm.caption/1", "model": pipe.name, "image": image, **reply_json(reply)})
-        return
-    write(reply.text)
-    tell_finish(reply.finish_reason)
 
 
 def ground(
