@@ -395,7 +395,7 @@ def _tag_mismatch(place: str, num_tags: int, num_images: int, image_tags: Sequen
     return (
         f"{place} has {num_tags} {image_tag} {'tag' if num_tags == 1 else 'tags'} but {num_images} "
         f"{'image' if num_images == 1 else 'images'}. Write {image_tag} once for each image, in order, "
-        'or pass special_tokens="none" to have the tag read as plain text'
+        'or pass special_tokens="none" (--special-tokens none) to have the tag read as plain text'
     )
 
 

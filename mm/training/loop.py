@@ -9,6 +9,7 @@ and goes on from there when it is started again with the same ``state`` folder.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -138,7 +139,8 @@ class _Run:
             self.passes.capture([self._blank_batch(index) for index in range(len(recipe.data.buckets))])
             self._clear_loads()
             self.say(f"captured {len(recipe.data.buckets)} shapes in {time.monotonic() - begin:.1f} s")
-        waited = self.source.wait(recipe.data.prefill, _PREFILL_TIMEOUT)
+        self.say(f"drawing the first {recipe.data.prefill} samples")
+        waited = self.source.wait(recipe.data.prefill, max(1.0, min(_PREFILL_TIMEOUT, self._session_left())))
         self.ranks.barrier()
         count = sum(p.numel() for p in self.objective.model.parameters())
         self.say(
@@ -277,13 +279,19 @@ class _Run:
             return 0.0
         if self.session.session_seconds is None or not self.session.finish:
             return 1.0 / self.recipe.schedule.train_seconds
-        left = self.session.session_seconds - RESERVED_SECONDS - (time.monotonic() - self.begin)
+        left = self._session_left()
         if left <= 0:
             raise ResourceError(
                 f"session_seconds {self.session.session_seconds:.0f} were over before training began. Allow more time, "
                 "or lower data.prefill."
             )
         return (1.0 - self.progress.done) / left
+
+    def _session_left(self) -> float:
+        """Seconds of this session that are left for training; infinite without a limit."""
+        if self.session.session_seconds is None:
+            return math.inf
+        return self.session.session_seconds - RESERVED_SECONDS - (time.monotonic() - self.begin)
 
     def _flush(self, waited: float, rendered: float) -> None:
         facts = {
