@@ -254,6 +254,8 @@ class _Run:
             wanted = set(self.identities) - done
             if wanted and self.pipe is None:
                 self.pipe = _load(job)  # before anything is removed
+            if self.pipe is not None and self.pipe.folder is None:
+                raise OptionError("the pipeline was not loaded from files, which its workers need. Save it and load it")
             state = self._begin(action, last, settings)
             appends = state.mode == "append"
             if target.format == "txt":

@@ -1,6 +1,7 @@
 """``mm caption`` with --output: words, exit status, and the thin script."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -21,6 +22,8 @@ def test_many_images_and_those_without_a_text(tmp_path):
     assert result.exit_code == 3
     summary = json.loads(result.stdout)
     assert (summary["schema"], summary["done"], summary["quarantined"]) == ("mm.caption-batch/1", 2, {"image": 1})
+    documented = (Path(__file__).parents[2] / "docs" / "json.md").read_text().partition("mm.caption-batch/1")[2]
+    assert all(f"`{name}`" in documented for name in summary if name != "schema")
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
 
 
