@@ -40,6 +40,7 @@ CONCURRENCY = 8  # requests that run at the same time; the engine steps them tog
 IMAGE_TYPES = [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"]
 CSS = """
 footer { display: none !important; }
+button[aria-label="Share"], button[title="Share"] { display: none !important; }  /* would upload to another site */
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
 .gradio-container > main { width: 100%; }
 .app-head h1 { margin: 0 0 2px; font-size: 1.35rem; }

@@ -15,7 +15,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
     """The page of one loaded model."""
     ages = (DELETE_AFTER_S, DELETE_AFTER_S)
     with gr.Blocks(title="mm", analytics_enabled=False, delete_cache=ages) as demo, gr.Tabs():
-        for title, app in (("Chat with an image", chat), ("Read pages and charts", ocr_chart)):
+        for title, app in (("Chat", chat), ("OCR and charts", ocr_chart)):
             with gr.Tab(title):
                 app.build_demo(pipe).render()
     return demo
