@@ -14,10 +14,12 @@ from .common import DELETE_AFTER_S, run_app
 def build_demo(pipe: Pipeline) -> gr.Blocks:
     """The page of one loaded model."""
     ages = (DELETE_AFTER_S, DELETE_AFTER_S)
+    # Built before the page: blocks made inside another one are rendered there by themselves, and would be there twice.
+    tabs = [("Chat", chat.build_demo(pipe)), ("OCR and charts", ocr_chart.build_demo(pipe))]
     with gr.Blocks(title="mm", analytics_enabled=False, delete_cache=ages) as demo, gr.Tabs():
-        for title, app in (("Chat", chat), ("OCR and charts", ocr_chart)):
+        for title, page in tabs:
             with gr.Tab(title):
-                app.build_demo(pipe).render()
+                page.render()
     return demo
 
 

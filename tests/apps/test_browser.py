@@ -1,6 +1,6 @@
 """The apps in a real browser (Debian's Chromium through Playwright): what a person sees, and that no request leaves.
 
-Screenshots of the chat in light, dark and phone width go to tests/apps/out, which is not committed.
+Screenshots of each app in light, dark and phone width go to tests/apps/out, which is not committed.
 """
 
 import shutil
@@ -13,8 +13,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_play
 ROOT = Path(__file__).parents[2]
 OUT = Path(__file__).parent / "out"
 RECEIPT = ROOT / "examples" / "receipt.png"
+CHART = ROOT / "docs" / "nano-vl2" / "11-charts.png"
 VIEWS = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
-WAIT_MS = 60_000  # most for an answer, on a busy machine
+WAIT_MS = 30_000  # most for an answer, on a busy machine
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -67,6 +68,21 @@ def test_chat(context: BrowserContext, server: str, request: pytest.FixtureReque
     expect(page.get_by_role("button", name="Share")).to_have_count(0)
     OUT.mkdir(exist_ok=True)
     page.screenshot(path=OUT / f"chat-{request.node.callspec.params['context']}.png", full_page=True)
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0, "the page is wider than the window"
+
+
+@pytest.mark.parametrize("context", list(VIEWS), indirect=True)
+def test_read(context: BrowserContext, server: str, request: pytest.FixtureRequest) -> None:
+    page = opened(context, server, "OCR and charts")
+    page.locator("input[type=file][accept*=pdf]").set_input_files(CHART)
+    expect(page.get_by_text("3 x 3 tiles")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Read", exact=True).click()
+    expect(page.get_by_text("1 page read")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("tab", name="Table and plot").click()
+    expect(page.get_by_text("Walter").first).to_be_visible(timeout=WAIT_MS)
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUT / f"read-{request.node.callspec.params['context']}.png", full_page=True)
     width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert width <= 0, "the page is wider than the window"
 
