@@ -17,7 +17,10 @@ CHART = ROOT / "docs" / "nano-vl2" / "11-charts.png"
 VIEWS = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
 WAIT_MS = 30_000  # most for an answer, on a busy machine
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
