@@ -127,7 +127,7 @@ def test_user_message() -> None:
         ("", ["a"], "the question is empty"),
         (" \n", [], "the question is empty"),
         ("<image> and <image>", ["a"], "has 2 <image> tags but 1 image. Write <image> once for each image"),
-        ("<image>?", [], 'has 1 <image> tag but 0 images.*special_tokens="none" .--special-tokens none. to have the tag'),
+        ("<image>?", [], 'has 1 <image> tag but 0 images.*"none" .--special-tokens none. to have the tag'),
         (5, [], "the question must be a string, got int"),
         ("What?", "a.png", r"images must be a list of images, got str. Put the image in a list: \[image\]"),
         ("What?", np.zeros((2, 2, 3), np.uint8), "images must be a list of images, got ndarray"),

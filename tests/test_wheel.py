@@ -19,7 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tree = tmp_path_factory.mktemp("tree")
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / name, tree / name)
-    for name in ("mm", "configs", "examples"):
+    for name in ("mm", "apps", "configs", "examples"):
         shutil.copytree(ROOT / name, tree / name, ignore=CACHES)
     (tree / "mm" / "__pycache__").mkdir()
     (tree / "mm" / "__pycache__" / "errors.cpython-311.pyc").touch()
@@ -38,6 +38,7 @@ def test_contents(wheel: Path) -> None:
     assert {name for name in top if not name.endswith(".dist-info")} == {"mm"}
     inside = {name for name in names if name.startswith("mm/")}
     wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "mm").rglob("*") if path.is_file()}
+    wanted |= {f"mm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "apps").rglob("*.py")}
     assert inside == {name for name in wanted if "__pycache__" not in name}
     assert "mm/py.typed" in inside
     assert "mm/nano/nano-vl2/config.json" in inside

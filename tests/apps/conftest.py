@@ -1,11 +1,9 @@
 """One real server with the bundled model, in a process of its own, for all tests of the apps."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,8 +11,6 @@ import pytest
 from mm.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
-# The browser tests are part of a run where Playwright and Debian's Chromium are installed.
-collect_ignore = [] if find_spec("playwright") and shutil.which("chromium") else ["test_browser.py"]
 
 
 @pytest.fixture(scope="session")
