@@ -12,6 +12,7 @@ Other orders and spellings with the same meaning ("2 circles", "grey", "to the r
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 COLOURS = (
@@ -97,3 +98,25 @@ def same_caption(given: str, wanted: str) -> bool:
     if truth is None:
         raise ValueError(f"{wanted!r} is not a caption of the grammar at the top of mm.evaluation.captions")
     return parse_caption(given) == truth
+
+
+def write_caption(names: Sequence[str], *, layout: str, place: str, background: str) -> str:
+    """The caption of one to three groups by the grammar.
+
+    Args:
+        names: phrases such as "two small red circles", in order.
+        layout: "row" (left to right) or "column" (top to bottom), of several groups.
+        place: of a single object, such as "top left" or "center"; empty where it is not said.
+        background: its colour.
+    """
+    ground = f"{'an' if background[0] in 'aeiou' else 'a'} {background} background."
+    if len(names) == 3:
+        way = "left to right" if layout == "row" else "top to bottom"
+        text = f"{names[0]}, {names[1]} and {names[2]} from {way} on {ground}"
+    elif len(names) == 2:
+        text = f"{names[0]} {'left of' if layout == 'row' else 'above'} {names[1]} on {ground}"
+    elif place:
+        text = f"{names[0]} {'in' if place == 'center' else 'at'} the {place} of {ground}"
+    else:
+        text = f"{names[0]} on {ground}"
+    return text[0].upper() + text[1:]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from mm.evaluation.captions import COLOURS, PLACES, SHAPES
+from mm.evaluation.captions import COLOURS, PLACES, SHAPES, write_caption
 from mm.evaluation.held_out_words import chance, pick
 from mm.evaluation.wishes import Group, Wish
 
@@ -49,16 +49,7 @@ def scene_prompts(count: int = 100, *, seed: int = 0) -> list[Prompt]:
 def caption_of(wish: Wish) -> str:
     """The canonical caption of a wish that leaves nothing open."""
     names = [group.phrase() for group in wish.groups]
-    ground = f"{'an' if wish.background[0] in 'aeiou' else 'a'} {wish.background} background."
-    if len(names) == 3:
-        text = f"{names[0]}, {names[1]} and {names[2]} from {_way(wish.layout)} on {ground}"
-    elif len(names) == 2:
-        text = f"{names[0]} {_RELATIONS[wish.layout][0][0]} {names[1]} on {ground}"
-    elif wish.place:
-        text = f"{names[0]} {'in' if wish.place == 'center' else 'at'} the {wish.place} of {ground}"
-    else:
-        text = f"{names[0]} on {ground}"
-    return text[0].upper() + text[1:]
+    return write_caption(names, layout=wish.layout, place=wish.place, background=wish.background)
 
 
 def kept_from_training(wish: Wish) -> bool:

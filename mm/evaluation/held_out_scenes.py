@@ -15,7 +15,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 
 from mm.chat import TASK_PROMPTS
-from mm.evaluation.captions import NUMBERS, SHAPES
+from mm.evaluation.captions import NUMBERS, SHAPES, write_caption
 from mm.evaluation.held_out_canvas import Colour, Document, Question, photograph_with_shot, wording
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.held_out_words import chance, pick
@@ -92,18 +92,8 @@ class Scene:
 
     def caption(self) -> str:
         """What is seen, by the grammar."""
-        ground = f"{'an' if self.background[0] in 'aeiou' else 'a'} {self.background} background."
         names = [group.phrase() for group in self.groups]
-        if len(names) == 3:
-            way = "left to right" if self.layout == "row" else "top to bottom"
-            text = f"{names[0]}, {names[1]} and {names[2]} from {way} on {ground}"
-        elif len(names) == 2:
-            text = f"{names[0]} {'left of' if self.layout == 'row' else 'above'} {names[1]} on {ground}"
-        elif self.place:
-            text = f"{names[0]} {'in' if self.place == 'center' else 'at'} the {self.place} of {ground}"
-        else:
-            text = f"{names[0]} on {ground}"
-        return text[0].upper() + text[1:]
+        return write_caption(names, layout=self.layout, place=self.place, background=self.background)
 
 
 def outline(shape: str) -> list[Point]:
