@@ -208,12 +208,16 @@ def parse_messages(
     return check_order(parsed)
 
 
-def check_order(messages: Sequence[Message]) -> tuple[Message, ...]:
+def check_order(messages: Sequence[Message], *, complete: bool = False) -> tuple[Message, ...]:
     """The conversation without an empty last answer, once its order is right.
 
+    Args:
+        messages: the conversation.
+        complete: it must end with an answer, as one that is trained on does.
+
     Raises:
-        PromptError: no question, an empty message, two messages of one role in a row, a late system message, or an
-            image outside a user message.
+        PromptError: no question, an empty message, two messages of one role in a row, a late system message, an image
+            outside a user message, or no answer at the end of a complete conversation.
     """
     turns = list(messages)
     if turns and turns[-1].role == "assistant" and turns[-1].is_empty:
@@ -235,21 +239,25 @@ def check_order(messages: Sequence[Message]) -> tuple[Message, ...]:
                 f"{place} stands where a message of role {expected!r} is expected: questions and answers alternate, "
                 "the question first. Join neighbouring messages of one role into one"
             )
+    if complete and turns[-1].role != "assistant":
+        raise PromptError("a training conversation must end with an answer. Add an assistant message")
     return tuple(turns)
 
 
 def split_text(
     text: str, images: Sequence[ImageSource], *, special: frozenset[str], image_tag: str
 ) -> tuple[Part, ...]:
-    """``text`` with each ``image_tag`` replaced by the next image.
+    """A raw prompt with each ``image_tag`` replaced by the next image; ``special`` are control tokens in the rest.
 
     Raises:
-        PromptError: the number of tags is not the number of images.
+        PromptError: the prompt is empty, or the number of tags is not the number of images.
     """
+    if not text.strip():
+        raise PromptError("the prompt is empty. Write what the model is to continue")
     _check_image_list(images, "images")
     if text.count(image_tag) != len(images):
         raise PromptError(_tag_mismatch("the prompt", text.count(image_tag), len(images), (image_tag,)))
-    return _place_images(text, images, special, (image_tag,))
+    return _place_images(text, images, special - {image_tag}, (image_tag,))
 
 
 def _parse_message(message: object, index: int, image_tags: Sequence[str], special_tokens: SpecialTokens) -> Message:

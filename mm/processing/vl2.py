@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mm.chat import CHAT_TEMPLATES, ImagePart, Message, Part, TextPart, check_order, split_text
 from mm.contracts import Batch, DrawingPrompt, ImageSpan, Inputs
-from mm.errors import ImageError, OptionError, PromptError, TaskError
+from mm.errors import ImageError, OptionError, TaskError
 from mm.images import ImageSource, open_image
 from mm.processing import tiling
 from mm.processing.base import collate_rows, stripped
@@ -91,10 +91,8 @@ class VL2Processor:
             ImageError: an image cannot be opened.
             OptionError: ``max_tiles`` is below 1.
         """
-        turns = check_order(messages)
+        turns = check_order(messages, complete=training)
         self.check_max_tiles(max_tiles)
-        if training and turns[-1].role != "assistant":
-            raise PromptError("a training conversation must end with an answer. Add an assistant message")
         sources = [source for message in turns for source in message.images]
         images = [open_image(source, official=official_images) for source in sources]
         row = _Row(self, images, max_tiles)
@@ -139,10 +137,7 @@ class VL2Processor:
             OptionError: ``max_tiles`` is below 1.
         """
         self.check_max_tiles(max_tiles)
-        if not prompt.strip():
-            raise PromptError("the prompt is empty. Write what the model is to continue")
-        special = self.tokenizer.special_tokens - {self.spec.image_token}
-        parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
+        parts = split_text(prompt, images, special=self.tokenizer.special_tokens, image_tag=self.spec.image_token)
         shown = prompt
         if apply_template:
             parts = stripped(parts)

@@ -113,10 +113,8 @@ class VLMProcessor:
             ImageError: an image cannot be opened.
             OptionError: ``max_tiles`` is given.
         """
-        turns = check_order(messages)
+        turns = check_order(messages, complete=training)
         _refuse_tiles(max_tiles)
-        if training and turns[-1].role != "assistant":
-            raise PromptError("a training conversation must end with an answer. Add an assistant message")
         images = [open_image(source, official=official_images) for turn in turns for source in turn.images]
         chunks = self._chunks(turns, complete=training)
         return self._inputs(chunks, images, mask_prompt=training or self.spec.mask_prompt)
@@ -145,10 +143,7 @@ class VLMProcessor:
             OptionError: ``max_tiles`` is given.
         """
         _refuse_tiles(max_tiles)
-        if not prompt.strip():
-            raise PromptError("the prompt is empty. Write what the model is to continue")
-        special = self.tokenizer.special_tokens - {self.spec.image_token}
-        parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
+        parts = split_text(prompt, images, special=self.tokenizer.special_tokens, image_tag=self.spec.image_token)
         chunks = [_Chunk(parts)]
         if apply_template:
             chunks = self._chunks((Message("user", parts),), complete=False)
