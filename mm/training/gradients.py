@@ -1,7 +1,7 @@
 """One forward and backward pass of a step: the gradients in one flat buffer, and CUDA graphs on a GPU.
 
 A pass of nano-vl2 is bound by memory traffic (see ``mm.training.compilation``); a graph alone saves 3% of it on an
-idle host. But the host also feeds rows and shares its cores with the renderers: captured once for each bucket's shape, a
+idle host. But the host also feeds rows and shares its cores with the renderers: captured once for each bucket shape, a
 pass is one launch, and the optimizer's step is prepared while the device still works on it.
 """
 
