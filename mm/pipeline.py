@@ -53,6 +53,7 @@ from mm.request import (
     parse_options,
 )
 from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
+from mm.weights import Progress
 
 # Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
 DEFAULT_MAX_NEW_TOKENS = 1024
@@ -151,6 +152,7 @@ class Pipeline:
         dtype: str | torch.dtype = "auto",
         context: int | None = None,
         max_running: int = DEFAULT_SLOTS,
+        progress: Progress | None = None,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -162,6 +164,8 @@ class Pipeline:
                 fit its memory), "float32", "bfloat16", "float16".
             context: see the class; beyond the trained length it works, with a warning.
             max_running: see the class.
+            progress: called while weights are loaded, not while they are downloaded, with the numbers that are there
+                and how many there are.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
@@ -178,7 +182,7 @@ class Pipeline:
             warnings.warn(f"{name} does not fit the memory in float32, so it is loaded in bfloat16.", stacklevel=2)
         processor = load_processor(checkpoint.folder)
         with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
-            model = load_model(checkpoint.folder, device=place, dtype=number)
+            model = load_model(checkpoint.folder, device=place, dtype=number, progress=progress)
         return cls(
             model,
             processor,

@@ -31,6 +31,9 @@ FLOAT32_NAMES = ("e_score_correction_bias",)
 # Types that weights are read from. Anything narrower is quantised and would need scales.
 WEIGHT_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
+# Told how far something is: what is done, and all there is to do.
+Progress = Callable[[int, int], None]
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -207,7 +210,15 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         return {name: shape for shard in shards for name, shape in shard.shapes.items()}
 
 
-def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: torch.device, dtype: torch.dtype) -> None:
+def load_weights(
+    model: nn.Module,
+    folder: Path,
+    key_map: KeyMap,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress | None = None,
+) -> None:
     """Fill a model that was built on the meta device from the weight files of ``folder``.
 
     Args:
@@ -216,6 +227,7 @@ def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: tor
         key_map: of the model's family.
         device: where the parameters go; host memory holds about one tensor at a time.
         dtype: every tensor is cast to it.
+        progress: called after each tensor with the numbers that are loaded and how many there are.
 
     Raises:
         WeightsError: missing, unexpected, misshapen, quantised or non-finite tensors; an unreadable or unsafe file.
@@ -227,8 +239,11 @@ def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: tor
         parameters = dict(model.named_parameters())
         filled: dict[str, Tensor] = {}
         broken = []
+        sizes = [math.prod(shape) for reader in readers for shape in reader.shapes.values()]
+        loaded = 0
         for reader in readers:
-            for name in reader.shapes:
+            for name, shape in reader.shapes.items():
+                loaded += math.prod(shape)
                 if key_map.is_dropped(name):
                     continue
                 target, index = key_map.to_model(name)
@@ -248,6 +263,8 @@ def load_weights(model: nn.Module, folder: Path, key_map: KeyMap, *, device: tor
                     if target not in filled:
                         filled[target] = torch.empty(parameters[target].shape, device=device, dtype=dtype)
                     filled[target][index] = tensor
+                if progress is not None:
+                    progress(loaded, sum(sizes))
         if broken:
             raise WeightsError(
                 f"{folder} holds NaN or infinite numbers in {_some(broken)} (read as {dtype}). The file is damaged, or "

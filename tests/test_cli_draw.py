@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mm import Pipeline
-from mm.cli.drawn_file import Recipe
+from mm.drawn_file import Recipe
 from mm.pipeline import Pipeline as PipelineClass
 from tests.test_cli import FORM, fails, invoke
 

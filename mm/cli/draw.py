@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mm.cli import options
-from mm.cli.drawn_file import Recipe, check_target, free_name, save
 from mm.cli.loading import load_pipeline
 from mm.cli.output import note, progress_bar, write, write_json
+from mm.drawn_file import Recipe, check_target, free_name, save
 from mm.errors import OptionError, PromptError, TaskError
 
 if TYPE_CHECKING:

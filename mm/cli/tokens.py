@@ -8,9 +8,9 @@ import typer
 
 from mm.cli import options
 from mm.cli.draw import DEFAULT_MODEL, check_model
-from mm.cli.drawn_file import check_target
 from mm.cli.loading import check_images, load_pipeline
 from mm.cli.output import note, write, write_json
+from mm.drawn_file import check_target
 from mm.errors import InputError, ResourceError
 
 if TYPE_CHECKING:

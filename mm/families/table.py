@@ -16,7 +16,7 @@ from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, pub
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
-from mm.weights import load_weights, save_weights, tensor_shapes
+from mm.weights import Progress, load_weights, save_weights, tensor_shapes
 
 # The shipped models stay under the size that plain git and every code host accept.
 MAX_SHARD_BYTES = 15 * 2**20
@@ -133,9 +133,19 @@ def unused_elements(config: FamilyConfig) -> int:
 
 
 def load_model(
-    folder: Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    folder: Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "auto",
+    progress: Progress | None = None,
 ) -> VisionLanguageModel:
     """The model of a checkpoint folder, strictly loaded, in evaluation mode, without gradients.
+
+    Args:
+        folder: of the checkpoint.
+        device: where the model goes.
+        dtype: type of its weights there.
+        progress: see `mm.weights.load_weights`.
 
     Raises:
         CheckpointError: the folder is not a complete checkpoint of a known family.
@@ -148,7 +158,7 @@ def load_model(
     if family.restrict is not None:
         config = family.restrict(config, tensor_shapes(folder))
     model = build_model(config)
-    load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place))
+    load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place), progress=progress)
     return model.eval().requires_grad_(False)
 
 
