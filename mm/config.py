@@ -125,6 +125,20 @@ class SplitMLPConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoVisionConfig:
+    """The place of an encoder in a model that reads text only."""
+
+    @property
+    def image_size(self) -> int:
+        """No pixels."""
+        return 0
+
+    def block_numbers(self, views: int) -> int:
+        """No numbers."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class PixelShuffleConfig:
     """DeepSeek-VL2's ``downsample_mlp_gelu`` adaptor: ``ratio`` x ``ratio`` patches become one token, then an MLP."""
 
@@ -155,11 +169,23 @@ class LinearScalingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Llama3ScalingConfig:
+    """Llama 3.1's scaling (``llama3`` in transformers): slow dimensions are divided by ``factor``, fast ones kept, and
+    those between blended by how often they turn within the original context.
+    """
+
+    factor: float
+    low_frequency_factor: float  # turns below which a dimension is slow
+    high_frequency_factor: float  # turns above which it is fast
+    original_max_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class RopeConfig:
     """Rotary position embedding; ``scaling`` is None for plain RoPE."""
 
     theta: float
-    scaling: YarnConfig | LinearScalingConfig | None
+    scaling: YarnConfig | LinearScalingConfig | Llama3ScalingConfig | None
 
 
 @dataclass(frozen=True, kw_only=True)

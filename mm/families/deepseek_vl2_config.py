@@ -3,18 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mm.config import (
-    AttentionConfig,
-    DecoderConfig,
-    LatentAttentionConfig,
-    LinearScalingConfig,
-    MoEConfig,
-    PixelShuffleConfig,
-    RopeConfig,
-    VisionConfig,
-    YarnConfig,
-)
+from mm.config import DecoderConfig, PixelShuffleConfig, VisionConfig
 from mm.errors import ConfigError
+from mm.families.decoders import parse_deepseek
 from mm.families.fields import Fields
 
 NAME = "deepseek_vl2"
@@ -114,130 +105,8 @@ def _parse_adaptor(fields: Fields) -> PixelShuffleConfig:
 
 def _parse_decoder(fields: Fields) -> DecoderConfig:
     fields.expect("model_type", "deepseek_v2", default="deepseek_v2")
-    fields.expect("hidden_act", "silu", default="silu")
-    fields.expect("tie_word_embeddings", False, default=False)
-    # Training and bookkeeping keys of the published class; the head is there in every published file, whatever
-    # lm_head and rm_head say.
-    fields.ignore("lm_head", "rm_head", "aux_loss_alpha", "seq_aux", "ep_size", "pretraining_tp", "initializer_range")
-    fields.ignore("attention_dropout", "use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
-    hidden = fields.integer("hidden_size", default=4096)
-    heads = fields.integer("num_attention_heads", default=32)
-    kv_heads = fields.integer("num_key_value_heads", default=heads)
-    bias = fields.boolean("attention_bias", default=False)
-    latent = LatentAttentionConfig(
-        num_heads=heads,
-        q_lora_rank=fields.optional_integer("q_lora_rank", default=1536),
-        kv_lora_rank=fields.optional_integer("kv_lora_rank", default=512) or 0,
-        qk_nope_head_dim=fields.optional_integer("qk_nope_head_dim", default=128, least=0) or 0,
-        qk_rope_head_dim=fields.optional_integer("qk_rope_head_dim", default=64, least=0) or 0,
-        v_head_dim=fields.optional_integer("v_head_dim", default=128, least=0) or 0,
-        bias=bias,
-    )
-    attention: AttentionConfig | LatentAttentionConfig
-    if fields.boolean("use_mla", default=True):
-        for key in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
-            if getattr(latent, key) < 1:
-                raise ConfigError(
-                    f"language_config.{key} is missing or 0, but use_mla is true: expected a positive number."
-                )
-        if latent.qk_rope_head_dim % 2:
-            raise ConfigError(f"language_config.qk_rope_head_dim is {latent.qk_rope_head_dim}; it must be even.")
-        attention = latent
-    else:
-        fields.divides("num_attention_heads", heads, "hidden_size", hidden)
-        fields.divides("num_key_value_heads", kv_heads, "num_attention_heads", heads)
-        attention = AttentionConfig(
-            num_heads=heads, num_kv_heads=kv_heads, head_dim=hidden // heads, qkv_bias=bias, output_bias=bias
-        )
-    rope = _parse_rope(fields)
-    if isinstance(attention, AttentionConfig) and isinstance(rope.scaling, YarnConfig):
-        raise ConfigError(f"{fields.place}.rope_scaling yarn is defined for use_mla true only.")
-    config = DecoderConfig(
-        vocab_size=fields.integer("vocab_size", default=102400),
-        hidden_size=hidden,
-        mlp_width=fields.integer("intermediate_size", default=11008),
-        num_layers=fields.integer("num_hidden_layers", default=30),
-        rms_norm_eps=fields.number("rms_norm_eps", default=1e-6),
-        max_positions=fields.integer("max_position_embeddings", default=2048),
-        rope=rope,
-        attention=attention,
-        moe=_parse_moe(fields),
-    )
+    # The head is there in every published file, whatever lm_head and rm_head say.
+    fields.ignore("lm_head", "rm_head")
+    config = parse_deepseek(fields)
     fields.finish()
-    return config
-
-
-def _parse_rope(fields: Fields) -> RopeConfig:
-    theta = fields.number("rope_theta", default=10000.0)
-    raw = fields.optional_section("rope_scaling")
-    if raw is None:
-        return RopeConfig(theta=theta, scaling=None)
-    scaling = Fields(raw, f"{fields.place}.rope_scaling")
-    kind = scaling.choice("type", ("yarn", "linear"))
-    if kind == "linear":
-        config: YarnConfig | LinearScalingConfig = LinearScalingConfig(factor=scaling.number("factor"))
-    else:
-        config = YarnConfig(
-            factor=scaling.number("factor"),
-            original_max_positions=scaling.integer("original_max_position_embeddings", default=4096),
-            beta_fast=scaling.number("beta_fast", default=32),
-            beta_slow=scaling.number("beta_slow", default=1),
-            mscale=scaling.number("mscale", default=1),
-            mscale_all_dim=scaling.number("mscale_all_dim", default=0),
-        )
-    scaling.finish()
-    return RopeConfig(theta=theta, scaling=config)
-
-
-MOE_KEYS = [
-    "n_routed_experts",
-    "num_experts_per_tok",
-    "n_group",
-    "topk_group",
-    "topk_method",
-    "moe_intermediate_size",
-    "n_shared_experts",
-    "scoring_func",
-    "norm_topk_prob",
-    "routed_scaling_factor",
-    "first_k_dense_replace",
-    "moe_layer_freq",
-]
-
-
-def _parse_moe(fields: Fields) -> MoEConfig | None:
-    experts = fields.optional_integer("n_routed_experts", default=None)
-    if experts is None:
-        fields.ignore(*MOE_KEYS)
-        return None
-    config = MoEConfig(
-        num_experts=experts,
-        num_experts_per_token=fields.integer("num_experts_per_tok"),
-        expert_width=fields.integer("moe_intermediate_size", default=1407),
-        num_shared_experts=fields.optional_integer("n_shared_experts", default=None, least=0) or 0,
-        scoring=fields.choice("scoring_func", ("softmax", "sigmoid"), default="softmax"),
-        # The class default is a misspelt word that matches no branch of the published code, so the key is required.
-        method=fields.choice("topk_method", ("greedy", "group_limited_greedy", "noaux_tc")),
-        num_groups=fields.optional_integer("n_group", default=None) or 1,
-        num_groups_per_token=fields.optional_integer("topk_group", default=None) or 1,
-        normalize_weights=fields.boolean("norm_topk_prob", default=False),
-        scaling_factor=fields.number("routed_scaling_factor", default=1.0),
-        first_moe_layer=fields.integer("first_k_dense_replace", default=0, least=0),
-        layer_frequency=fields.integer("moe_layer_freq", default=1),
-    )
-    chosen = config.num_experts_per_token
-    if chosen > experts:
-        raise ConfigError(f"{fields.place}.num_experts_per_tok {chosen} is more than n_routed_experts {experts}.")
-    if config.method != "greedy":
-        fields.divides("n_group", config.num_groups, "n_routed_experts", experts)
-        size = experts // config.num_groups
-        if config.num_groups_per_token > config.num_groups or config.num_groups_per_token * size < chosen:
-            raise ConfigError(
-                f"{fields.place}.topk_group {config.num_groups_per_token} of n_group {config.num_groups} cannot supply "
-                f"num_experts_per_tok {chosen} experts."
-            )
-        if config.method == "noaux_tc" and size < 2:
-            raise ConfigError(
-                f"{fields.place}.topk_method noaux_tc needs at least 2 experts in each of n_group groups."
-            )
     return config

@@ -6,8 +6,9 @@ keys beside the name override the table.
 
 from typing import Any
 
-from mm.config import AttentionConfig, DecoderConfig, LinearScalingConfig, MLPConfig, RopeConfig, VisionConfig
+from mm.config import DecoderConfig, MLPConfig, VisionConfig
 from mm.errors import ConfigError
+from mm.families.decoders import parse_dense
 from mm.families.fields import Fields
 from mm.processing.vlm import PromptTemplate
 
@@ -107,40 +108,7 @@ def parse_llama(raw: dict[str, Any]) -> DecoderConfig:
     """
     fields = Fields(raw, "language_config")
     fields.expect("model_type", "llama", default="llama")
-    fields.expect("hidden_act", "silu", default="silu")
-    fields.expect("tie_word_embeddings", False, default=False)
     fields.expect("attention_bias", False, default=False)
-    fields.ignore("attention_dropout", "initializer_range", "pretraining_tp", "use_cache", "rope_interleaved")
-    fields.ignore("bos_token_id", "eos_token_id", "pad_token_id")
-    hidden = fields.integer("hidden_size", default=4096)
-    heads = fields.integer("num_attention_heads", default=32)
-    kv_heads = fields.integer("num_key_value_heads", default=heads)
-    config = DecoderConfig(
-        vocab_size=fields.integer("vocab_size", default=32000),
-        hidden_size=hidden,
-        mlp_width=fields.integer("intermediate_size", default=11008),
-        num_layers=fields.integer("num_hidden_layers", default=32),
-        rms_norm_eps=fields.number("rms_norm_eps", default=1e-6),
-        max_positions=fields.integer("max_position_embeddings", default=2048),
-        rope=_parse_rope(fields),
-        attention=AttentionConfig(
-            num_heads=heads, num_kv_heads=kv_heads, head_dim=hidden // heads, qkv_bias=False, output_bias=False
-        ),
-        moe=None,
-    )
+    config = parse_dense(fields, qkv_bias=False, output_bias=False, scalings=("linear",))
     fields.finish()
-    fields.divides("num_attention_heads", heads, "hidden_size", hidden)
-    fields.divides("num_key_value_heads", kv_heads, "num_attention_heads", heads)
     return config
-
-
-def _parse_rope(fields: Fields) -> RopeConfig:
-    theta = fields.number("rope_theta", default=10000.0)
-    raw = fields.optional_section("rope_scaling")
-    if raw is None:
-        return RopeConfig(theta=theta, scaling=None)
-    scaling = Fields(raw, f"{fields.place}.rope_scaling")
-    scaling.expect("type", "linear")
-    factor = scaling.number("factor")
-    scaling.finish()
-    return RopeConfig(theta=theta, scaling=LinearScalingConfig(factor=factor))

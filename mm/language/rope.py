@@ -1,4 +1,4 @@
-"""Rotary position embeddings: plain, linearly scaled and YaRN.
+"""Rotary position embeddings: plain, linearly scaled, Llama 3.1's scaling and YaRN.
 
 Letters: B rows, T tokens, H heads, R rotated dimensions of a head.
 """
@@ -9,7 +9,7 @@ import threading
 import torch
 from torch import Tensor, nn
 
-from mm.config import LinearScalingConfig, RopeConfig, YarnConfig
+from mm.config import LinearScalingConfig, Llama3ScalingConfig, RopeConfig, YarnConfig
 
 _growing = threading.Lock()  # of every table: a lock inside a module could not be copied
 
@@ -23,7 +23,8 @@ def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
     """(width / 2,) float32 inverse frequencies.
 
     YaRN keeps the fast dimensions, divides the slow ones by ``factor`` and blends linearly between the dimensions that
-    turn ``beta_fast`` and ``beta_slow`` times within the original context (DeepSeek-V2's published code).
+    turn ``beta_fast`` and ``beta_slow`` times within the original context (DeepSeek-V2's published code). Llama 3.1
+    does the same by turns of each dimension instead of by its number.
     """
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device="cpu") / width
     plain = 1.0 / (rope.theta**exponents)
@@ -32,15 +33,20 @@ def inverse_frequencies(rope: RopeConfig, width: int) -> Tensor:
         return plain
     if isinstance(scaling, LinearScalingConfig):
         return plain / scaling.factor  # equals dividing the positions
+    if isinstance(scaling, Llama3ScalingConfig):
+        turns = plain * scaling.original_max_positions / (2 * math.pi)  # within the original context
+        low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return plain * kept + plain / scaling.factor * (1 - kept)
     slow = 1.0 / (scaling.factor * rope.theta**exponents)
 
     def dimension_of(turns: float) -> float:
         return width * math.log(scaling.original_max_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
 
-    low = max(math.floor(dimension_of(scaling.beta_fast)), 0)
-    high = min(math.ceil(dimension_of(scaling.beta_slow)), width - 1)
-    span = high - low if high != low else 0.001
-    ramp = ((torch.arange(width // 2, dtype=torch.float32, device="cpu") - low) / span).clamp(0, 1)
+    first = max(math.floor(dimension_of(scaling.beta_fast)), 0)
+    last = min(math.ceil(dimension_of(scaling.beta_slow)), width - 1)
+    span = last - first if last != first else 0.001
+    ramp = ((torch.arange(width // 2, dtype=torch.float32, device="cpu") - first) / span).clamp(0, 1)
     return slow * ramp + plain * (1 - ramp)
 
 

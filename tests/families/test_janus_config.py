@@ -69,7 +69,7 @@ def test_the_selected_layer_counts_as_published(selected: int, blocks: int) -> N
         ("language_config", {"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
         ("language_config", {"attention_bias": True}, "attention_bias is True; only False is supported"),
         ("language_config", {"n_routed_experts": 8}, "language_config has unknown keys: n_routed_experts"),
-        ("language_config", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "type is 'dynamic'; only 'linear'"),
+        ("language_config", {"rope_scaling": {"type": "dynamic", "factor": 2}}, "type is 'dynamic'; known are linear"),
         (None, {"gen_vision_config": {"cls": "VQ-8", "params": {}}}, "gen_vision_config.cls is 'VQ-8'; only 'VQ-16'"),
         (None, {"aligner_config": {"cls": "MlpProjector", "extra": 1, "params": {}}}, "unknown keys: extra"),
     ],
