@@ -54,9 +54,10 @@ class Batch:
 class DrawingPrompt:
     """What a picture is drawn from. Tensors are on the CPU; the two may differ in length."""
 
-    conditional: Tensor  # (T,) int64, up to and with the token after which codes stand
-    unconditional: Tensor  # (U,) int64, what guidance leads away from; all of its pads are attended, as published
+    conditional: Tensor  # (T,) int64, up to and with the token after which codes stand, or in whose place a flow begins
+    unconditional: Tensor  # (U,) int64, what guidance leads away from
     text: str  # the conditional prompt, for display and logs only
+    attended: int | None = None  # leading tokens of `unconditional` that are attended; None: all, its pads included
 
 
 class CancelToken(Protocol):
@@ -154,7 +155,12 @@ class MultimodalModel(Protocol):
 
     @property
     def image_head(self) -> "ImageHead | None":
-        """What draws; None where the weights hold nothing that does."""
+        """What draws with codes; None where the weights hold nothing that does."""
+        ...
+
+    @property
+    def flow_head(self) -> "FlowHead | None":
+        """What draws by flow; None where the weights hold nothing that does."""
         ...
 
     @property
@@ -202,4 +208,36 @@ class ImageHead(Protocol):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) hidden states after the final norm -> (..., K) float32."""
+        ...
+
+
+class FlowHead(Protocol):
+    """The generation side of a model that draws by flow. Letters: C channels and h x w of the latents, P patches of a
+    picture, W width and g patches a side of what is kept between the two calls."""
+
+    latent_shape: tuple[int, int, int]  # (C, h, w)
+    num_positions: int  # 1 + P: of a picture in the decoder, the time included
+    size: tuple[int, int]  # its pixels down and across
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        ...
+
+    def encode(self, latents: Tensor, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents (B, C, h, w) and time (B,) in 0..1000 -> tokens (B, P, D), time embedding (B, D), and what
+        ``velocity`` needs of the latents (B, W, g, g)."""
+        ...
+
+    def velocity(self, hidden: Tensor, skip: Tensor, moment: Tensor) -> Tensor:
+        """Hidden states (B, P, D) of the patches after the final norm, and the two last results of ``encode`` ->
+        (B, C, h, w)."""
+        ...
+
+
+class LatentPainter(Protocol):
+    """Latents to pixels."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, 3, H, W) float32, about -1..1."""
         ...

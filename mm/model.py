@@ -6,7 +6,7 @@ Letters: N views, P patches, W encoder width, M tokens a view, D hidden size, T 
 import torch
 from torch import Tensor, nn
 
-from mm.contracts import Inputs, ViewMemory
+from mm.contracts import FlowHead, Inputs, ViewMemory
 from mm.devices import exact_convolutions
 from mm.fusion import merge
 from mm.generation.image_head import ImageHead
@@ -27,6 +27,7 @@ class VisionLanguageModel(nn.Module):
             image positions; holds the vectors that stand between the views, where a family has such.
         decoder: the language model.
         image_head: the generation side, where there is one; ``mm.generation.image_head`` says how a loop uses it.
+        flow_head: likewise of a model that draws by flow (``mm.generation.flow``).
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class VisionLanguageModel(nn.Module):
         arrange: nn.Module,
         decoder: Decoder,
         image_head: ImageHead | None = None,
+        flow_head: FlowHead | None = None,
     ) -> None:
         super().__init__()
         self.arrange = arrange
@@ -44,6 +46,7 @@ class VisionLanguageModel(nn.Module):
         self.adaptor = adaptor
         self.decoder = decoder
         self.image_head = image_head
+        self.flow_head = flow_head
 
     @property
     def device(self) -> torch.device:
