@@ -293,3 +293,17 @@ class ImageHeadConfig:
     aligner: MLPConfig  # code embedding -> hidden size
     head_width: int
     grid: int  # codes a side of a picture of the trained size
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowHeadConfig:
+    """JanusFlow's generation side: latents of an autoencoder into the decoder, and velocities out of it."""
+
+    latent_channels: int
+    latent_pixels: int  # pixels a side of what one latent stands for
+    patch_size: int  # latents a side of a token
+    grid: int  # tokens a side of a picture of the trained size
+    width: int  # channels
+    encoder_blocks: int
+    decoder_blocks: int
+    norm_eps: float  # of the encoder's and decoder's RMS norms

@@ -6,9 +6,10 @@ Letters: N views, P patches, W encoder width, M tokens a view, D hidden size, T 
 import torch
 from torch import Tensor, nn
 
-from mm.contracts import FlowHead, Inputs, ViewMemory
+from mm.contracts import Inputs, ViewMemory
 from mm.devices import exact_convolutions
 from mm.fusion import merge
+from mm.generation.flow import FlowHead
 from mm.generation.image_head import ImageHead
 from mm.language.decoder import Decoder
 from mm.view_cache import ViewCache

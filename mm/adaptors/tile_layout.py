@@ -22,6 +22,19 @@ class ViewOrder(nn.Module):
         return tokens.flatten(0, 1)
 
 
+class BegunViewOrder(nn.Module):
+    """JanusFlow: likewise, each view behind a learned vector, which stands in the place of the image's start token."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.begin = nn.Parameter(torch.zeros(1, width))
+
+    def forward(self, tokens: Tensor, tile_grids: Tensor) -> Tensor:
+        """Tokens (N, M, D) of N images, one view each -> (N * (1 + M), D); grids play no part."""
+        begins = self.begin.expand(len(tokens), 1, -1)  # (N, 1, D)
+        return torch.cat((begins, tokens), dim=1).flatten(0, 1)
+
+
 class TileLayout(nn.Module):
     """DeepSeek-VL2's layout with its two vectors, the newline and the view separator."""
 

@@ -1,4 +1,4 @@
-"""The processor of DeepSeek-VL and Janus: a conversation is one prompt, and the whole prompt is tokenised at once.
+"""The processor of DeepSeek-VL, Janus and JanusFlow: a conversation is one prompt, tokenised as a whole.
 
 Letters: T tokens, N images, S pixels a side of an image as the model sees it.
 """
@@ -77,13 +77,17 @@ class VLMProcessor:
 
     @classmethod
     def from_folder(cls, folder: str | Path, spec: VLMSpec, template: PromptTemplate) -> "VLMProcessor":
-        """Read the tokenizer of a model folder; an image tag that it lacks is appended, as published.
+        """Read the tokenizer of a model folder; an image tag that it lacks is appended, as published, and so are all
+        tags of a model that draws by flow.
 
         Raises:
             ConfigError: the tokenizer files are missing or wrong.
         """
         tags = spec.tags
-        tokenizer = Tokenizer.from_folder(folder, (tags.image,), pad_token=tags.pad, pad_with_end=tags.pad is None)
+        added = [tags.image]
+        if tags.generation is not None:
+            added += [tag for tag in (tags.generation, tags.image_start, tags.image_end) if tag is not None]
+        tokenizer = Tokenizer.from_folder(folder, added, pad_token=tags.pad, pad_with_end=tags.pad is None)
         return cls(spec, tokenizer, template)
 
     def process(
@@ -151,10 +155,11 @@ class VLMProcessor:
         return self._inputs(chunks, opened, mask_prompt=self.spec.mask_prompt)
 
     def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
-        """Ids for drawing a picture of ``prompt``: the question alone, with no system prompt, up to where codes begin.
+        """Ids for drawing a picture of ``prompt``: the question alone, with no system prompt, up to where it begins.
 
         The unconditional ids are the conditional ones with everything between the first and the last replaced by the
-        pad id, as published; a negative prompt takes their place.
+        pad id, as published; a negative prompt takes their place. For a flow the last one is replaced too, and of the
+        unconditional ids only the first is attended, as published.
 
         Args:
             prompt: what to draw; special tokens in it are plain text.
@@ -167,7 +172,10 @@ class VLMProcessor:
         if not self._before:
             raise TaskError("this model's prompts have no place for a picture, so it cannot draw")
         conditional, text = self._drawing_ids(prompt, "the prompt is empty. Write what to draw")
-        if negative_prompt is None:
+        attended = None
+        if negative_prompt is None and self.spec.tags.generation is not None:
+            unconditional, attended = [conditional[0], *[self.pad_id] * (len(conditional) - 1)], 1
+        elif negative_prompt is None:
             unconditional = [conditional[0], *[self.pad_id] * (len(conditional) - 2), conditional[-1]]
         else:
             unconditional, _ = self._drawing_ids(
@@ -177,6 +185,7 @@ class VLMProcessor:
             conditional=torch.tensor(conditional, dtype=torch.int64),
             unconditional=torch.tensor(unconditional, dtype=torch.int64),
             text=text,
+            attended=attended,
         )
 
     def collate(self, rows: list[Inputs], side: Literal["left", "right"] = "left") -> Batch:
@@ -190,7 +199,7 @@ class VLMProcessor:
 
     def num_image_tokens(self, width: int, height: int, num_images: int = 1, max_tiles: int | None = None) -> int:
         """Tokens of one image, whatever its size and number."""
-        return self.spec.num_image_tokens
+        return self.spec.num_tokens((0, 0))
 
     def save(self, folder: str | Path) -> None:
         """Write both settings files and the tokenizer files in the published layout.
@@ -231,7 +240,7 @@ class VLMProcessor:
         if not prompt.strip():
             raise PromptError(complaint)
         names = self.template.names
-        start = self.spec.tags.image_start
+        start = self.spec.tags.generation or self.spec.tags.image_start
         assert start is not None
         parts: tuple[Part, ...] = (
             TextPart(names["user"], self._control),
@@ -253,7 +262,8 @@ class VLMProcessor:
                 continue
             ids += [*self.tokenizer.encode_parts(texts), *self._before]
             texts.clear()
-            places.append((len(ids), len(ids) + self.spec.num_image_tokens))
+            start = len(ids) - self.spec.tags.start_is_image
+            places.append((start, len(ids) + self.spec.num_image_tokens))
             ids += [*[self.image_id] * self.spec.num_image_tokens, *self._after]
         return ids + self.tokenizer.encode_parts(texts), places
 

@@ -1,4 +1,4 @@
-"""Settings of the processor that DeepSeek-VL and Janus share: processor_config.json and preprocessor_config.json."""
+"""Settings of the processor of DeepSeek-VL, Janus and JanusFlow: processor_config.json, preprocessor_config.json."""
 
 import warnings
 from collections.abc import Collection, Mapping
@@ -30,9 +30,12 @@ class Tags:
     image_start: str | None  # None: nothing stands before and after an image
     image_end: str | None
     pad: str | None  # None: the tokenizer's, else its end token
+    generation: str | None = None  # after it a picture is drawn by flow; None: not in this family
+    start_is_image: bool = False  # the model puts a vector of its own in the place of ``image_start``
 
 
 _TAG_KEYS = {"image_tag": "image", "image_start_tag": "image_start", "image_end_tag": "image_end", "pad_tag": "pad"}
+_FLOW_KEYS = {**_TAG_KEYS, "image_gen_tag": "generation"}
 _PROCESSOR_KEYS = ("ignore_id", "mask_prompt", "num_image_tokens", "sft_format")
 _PREPROCESSOR_KEYS = (
     "do_normalize",
@@ -89,10 +92,11 @@ class VLMSpec:
         Raises:
             ConfigError: keys are missing or wrong; all of a file are named.
         """
-        _check_keys(PROCESSOR, processor, _PROCESSOR_KEYS, (*_TAG_KEYS, *_IGNORED))
+        names = _TAG_KEYS if tags.generation is None else _FLOW_KEYS
+        _check_keys(PROCESSOR, processor, _PROCESSOR_KEYS, (*names, *_IGNORED))
         _check_keys(PREPROCESSOR, preprocessor, _PREPROCESSOR_KEYS, (_BACKGROUND, *_IGNORED))
         problems: list[str] = []
-        given = {key: processor[key] for key in _TAG_KEYS if key in processor}
+        given = {key: processor[key] for key in names if key in processor}
         for key, value in given.items():
             check_setting(given, key, isinstance(value, str) and bool(value), "a string", problems)
         check_setting(
@@ -117,7 +121,7 @@ class VLMSpec:
             rescale_factor=float(preprocessor["rescale_factor"]),
             normalize=preprocessor["do_normalize"],
             num_image_tokens=processor["num_image_tokens"],
-            tags=replace(tags, **{_TAG_KEYS[key]: value for key, value in given.items()}),
+            tags=replace(tags, **{names[key]: value for key, value in given.items()}),
             mask_prompt=processor["mask_prompt"],
             ignore_id=processor["ignore_id"],
             sft_format=processor["sft_format"],
@@ -125,7 +129,7 @@ class VLMSpec:
 
     def to_dicts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The keys of both files, as published; ``from_dicts`` reads them back."""
-        tags = {key: getattr(self.tags, name) for key, name in _TAG_KEYS.items()}
+        tags = {key: getattr(self.tags, name) for key, name in _FLOW_KEYS.items()}
         processor = {
             "add_special_token": False,
             "ignore_id": self.ignore_id,
@@ -180,7 +184,7 @@ class VLMSpec:
 
     def num_tokens(self, grid: tuple[int, int]) -> int:
         """Image positions of one image."""
-        return self.num_image_tokens
+        return self.num_image_tokens + self.tags.start_is_image
 
 
 def _check_keys(file: str, values: Mapping[str, Any], required: Collection[str], known: Collection[str]) -> None:
