@@ -1,5 +1,6 @@
 """`mm verify`, `mm eval`, `mm train`: checking and making models."""
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,10 +10,12 @@ import typer
 from mm.cli import options
 from mm.cli.loading import load_pipeline
 from mm.cli.output import note, progress_bar, spinner, write, write_json, write_table
-from mm.errors import InputError
+from mm.errors import InputError, OptionError
 
 if TYPE_CHECKING:
+    from mm.evaluation.readers import ReaderPool
     from mm.evaluation.verify import Report
+    from mm.pipeline import Pipeline
 
 
 def verify(
@@ -77,6 +80,9 @@ def evaluate(
         int, typer.Option(min=0, metavar="N", help="How many of them are also asked with the picture greyed out.")
     ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Questions run together; 128 on a GPU.")] = 8,
+    processes: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Processes that run the model: 8 fill a GPU, and all GPUs are used.")
+    ] = 1,
     max_tiles: options.MaxTiles = None,
     workers: Annotated[
         int | None,
@@ -114,7 +120,9 @@ def evaluate(
     from mm.evaluation import drawing, rendering, suites
     from mm.evaluation import report as reports
     from mm.evaluation.bounds import load_bounds, missed
+    from mm.evaluation.readers import PipelineOpener, open_readers
     from mm.evaluation.stored import load_stored
+    from mm.families.table import find_runnable
 
     expected = {} if bounds is None else load_bounds(bounds)
 
@@ -125,19 +133,32 @@ def evaluate(
     if merge:
         report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
-        pipe = None if tesseract_only else load_pipeline(model, revision, device, dtype, max_running=batch_size)
-        with progress_bar() as show:
-            if pipe is not None and task == [drawing.TASK]:
+        draws = task == [drawing.TASK] and not tesseract_only
+        if draws and processes > 1:
+            raise OptionError(f"--task {drawing.TASK} runs in one process. Leave --processes {processes} out")
+        with ExitStack() as stack:
+            show = stack.enter_context(progress_bar())
+
+            def progress(at: suites.Progress) -> None:
+                show(at.task, at.done, at.total)
+
+            pipe: Pipeline | None = None
+            pool: ReaderPool | None = None
+            if processes == 1 and not tesseract_only:
+                pipe = load_pipeline(model, revision, device, dtype, max_running=batch_size)
+            elif not tesseract_only:
+                find_runnable(model, revision)  # before any process starts; a download is for one of them
+                opener = PipelineOpener(model, processes, revision, device, dtype, max_running=batch_size)
+                pool = stack.enter_context(
+                    open_readers(opener, processes, batch_size=batch_size, max_tiles=max_tiles)
+                )
+            if draws and pipe is not None:
                 report = drawing.evaluate_drawing(
-                    pipe,
-                    limit=limit,
-                    scene_limit=min(limit, 100),
-                    batch_size=batch_size,
-                    progress=lambda at: show(at.task, at.done, at.total),
+                    pipe, limit=limit, scene_limit=min(limit, 100), batch_size=batch_size, progress=progress
                 )
             else:
                 report = suites.evaluate(
-                    pipe,
+                    pipe or pool,
                     tasks=task,
                     documents=None if stored is None else load_stored(stored),
                     limit=limit,
@@ -145,11 +166,11 @@ def evaluate(
                     batch_size=batch_size,
                     max_tiles=max_tiles,
                     font_folders=fonts,
-                    workers=rendering.default_workers() if workers is None else workers,
+                    workers=rendering.default_workers(processes) if workers is None else workers,
                     tesseract=tesseract or tesseract_only,
-                    progress=lambda at: show(at.task, at.done, at.total),
+                    progress=progress,
                 )
-        report = replace(report, settings={"model": pipe and pipe.name, **report.settings})
+        report = replace(report, settings={"model": None if tesseract_only else model, **report.settings})
     if json == Path("-"):
         write_json(report.to_dict())
     else:

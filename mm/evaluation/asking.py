@@ -18,6 +18,7 @@ from mm.evaluation.scoring import SCORERS
 from mm.request import Request
 
 QUESTIONS_A_CALL = 40  # about as many pictures as ``chat_batch`` keeps prepared
+PARTS_AHEAD = 2  # for each place of a desk; their pictures are kept
 
 OTHER_READ_PROMPTS = (
     *("Read the text.", "What does it say?", "Please transcribe this image.", "What is written in the image?"),
@@ -127,8 +128,26 @@ def _questions(
         yield from (Asked(task, index, question, image, control) for question in wanted)
 
 
-class Interview:
-    """Asks a reader, a few parts at the same time: while one is prepared, or its last long answer ends, others run.
+class Desk(Protocol):
+    """Where parts are answered, several at the same time."""
+
+    @property
+    def max_tiles(self) -> int | None:
+        """Most tiles that a picture is cut into; None as published."""
+        ...
+
+    @property
+    def places(self) -> int:
+        """Parts that keep it busy."""
+        ...
+
+    def submit(self, asked: Sequence[Asked]) -> Future[list[Answer]]:
+        """Have questions answered."""
+        ...
+
+
+class OwnDesk:
+    """Answers in threads of this process: while a part is prepared, or its last long answer ends, others run.
 
     Args:
         reader: the model; None gives no answers.
@@ -137,10 +156,11 @@ class Interview:
     """
 
     def __init__(self, reader: Reader | None, batch_size: int, max_tiles: int | None) -> None:
-        self._reader, self._batch_size, self._max_tiles = reader, batch_size, max_tiles
-        self._together = batch_size // QUESTIONS_A_CALL + 2
+        self.places = places_for(batch_size)
+        self.max_tiles = max_tiles
+        self._reader, self._batch_size = reader, batch_size
         self._cancel = threading.Event()
-        self._pool = ThreadPoolExecutor(self._together)
+        self._pool = ThreadPoolExecutor(self.places)
 
     def __enter__(self) -> Self:
         return self
@@ -149,18 +169,11 @@ class Interview:
         self._cancel.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def answers(self, parts: Iterable[Part]) -> Iterator[tuple[Part, list[Answer]]]:
-        """The parts with their answers, in order."""
-        running: deque[tuple[Part, Future[list[Answer]]]] = deque()
-        for part in parts:
-            running.append((part, self._pool.submit(self._ask, part.asked)))
-            if len(running) > self._together:
-                first, answers = running.popleft()
-                yield first, answers.result()
-        for first, answers in running:
-            yield first, answers.result()
+    def submit(self, asked: Sequence[Asked]) -> Future[list[Answer]]:
+        """Have questions answered."""
+        return self._pool.submit(self._answer, asked)
 
-    def _ask(self, asked: Sequence[Asked]) -> list[Answer]:
+    def _answer(self, asked: Sequence[Asked]) -> list[Answer]:
         if self._reader is None or not asked:
             return []
         requests = [
@@ -172,9 +185,26 @@ class Interview:
             for one in asked
         ]
         replies = self._reader.chat_batch(
-            requests, batch_size=self._batch_size, max_tiles=self._max_tiles, cancel=self._cancel
+            requests, batch_size=self._batch_size, max_tiles=self.max_tiles, cancel=self._cancel
         )
         return [_score(one, reply) for one, reply in zip(asked, replies, strict=True)]
+
+
+def places_for(batch_size: int) -> int:
+    """Parts at the same time that keep so many questions running."""
+    return batch_size // QUESTIONS_A_CALL + 2
+
+
+def answers_in_order(desk: Desk, parts: Iterable[Part]) -> Iterator[tuple[Part, list[Answer]]]:
+    """The parts with their answers, in order. Some parts are ahead, so that a slow one does not stop the others."""
+    running: deque[tuple[Part, Future[list[Answer]]]] = deque()
+    for part in parts:
+        running.append((part, desk.submit(part.asked)))
+        if len(running) > PARTS_AHEAD * desk.places:
+            first, answers = running.popleft()
+            yield first, answers.result()
+    for first, answers in running:
+        yield first, answers.result()
 
 
 def _score(asked: Asked, reply: HasText) -> Answer:

@@ -19,10 +19,10 @@ DRAWN_TOGETHER = 8  # documents of one errand of a worker
 ERRANDS_AHEAD = 3  # for each worker: bounds the memory of pictures that wait
 
 
-def default_workers() -> int:
-    """The cores of this process but one, which feeds the model."""
+def default_workers(processes: int = 1) -> int:
+    """The cores of this process but those that feed the model, in so many processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, cores - 1)
+    return max(0 if processes == 1 else 1, cores - processes)
 
 
 class Painter:

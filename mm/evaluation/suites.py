@@ -8,14 +8,15 @@ else than reading.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from mm.errors import OptionError
-from mm.evaluation.asking import Interview, Reader, parts_of
+from mm.evaluation.asking import Desk, OwnDesk, Reader, answers_in_order, parts_of
 from mm.evaluation.held_out_canvas import Document
 from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors, wilson
+from mm.evaluation.readers import ReaderPool
 from mm.evaluation.rendering import open_painter
 from mm.evaluation.report import Answer, Report, Row, refusals
 from mm.evaluation.tasks import BY_NAME, TASKS, Task
@@ -32,7 +33,7 @@ class Progress:
 
 
 def evaluate(
-    reader: Reader | None,
+    reader: Reader | ReaderPool | None,
     *,
     tasks: Sequence[str] | None = None,
     limit: int = 500,
@@ -48,7 +49,8 @@ def evaluate(
     """Ask every question of every task and count.
 
     Args:
-        reader: the model, usually a ``Pipeline``; None runs Tesseract alone.
+        reader: the model, usually a ``Pipeline``; a ``ReaderPool`` has it in several processes, with a ``batch_size``
+            and ``max_tiles`` of its own; None runs Tesseract alone.
         tasks: names out of ``TASKS`` and ``BY_NAME`` (or of ``documents``); None takes ``TASKS`` (or all documents).
         limit: questions a row: each skill is asked on the first documents that have it.
         control_limit: how many of them are also asked with the picture greyed out; 0 leaves the control out.
@@ -81,10 +83,14 @@ def evaluate(
     beside: dict[str, list[tuple[int, int]]] = {name: [] for name in wanted}
     with (
         open_painter(workers, font_folders) if documents is None else nullcontext(documents) as source,
-        Interview(reader, batch_size, max_tiles) as interview,
+        ExitStack() as stack,
     ):
+        if isinstance(reader, ReaderPool):
+            desk: Desk = reader
+        else:
+            desk = stack.enter_context(OwnDesk(reader, batch_size, max_tiles))
         parts = parts_of(source, wanted, limit, 0 if reader is None else control_limit)
-        for part, answers in interview.answers(parts):
+        for part, answers in answers_in_order(desk, parts):
             found[part.task] += answers
             if version is not None and _task(part.task).reading:
                 shown = [document for index, document in part.documents if document.text and index < limit]
@@ -101,7 +107,7 @@ def evaluate(
         "tasks": list(tasks),
         "limit": limit,
         "control_limit": control_limit,
-        "max_tiles": max_tiles,
+        "max_tiles": desk.max_tiles,
         "stored": documents is not None,
     }
     missing = "not asked for" if not tesseract else "not installed"
