@@ -23,6 +23,7 @@ from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
+from mm.generation.sampling import SamplingOptions
 from mm.generation.vq import to_bytes, to_pixels
 from mm.grounding import parse_boxes
 from mm.images import ImageSource, open_image
@@ -442,9 +443,8 @@ class Pipeline:
                 f"{self.name} was trained with pictures only: without one its answer means nothing. Give it an image.",
                 stacklevel=3,
             )
-        left = self.context - inputs.num_tokens
-        wanted = settings.sampling.max_new_tokens
-        if left < (wanted or 1):
+        row = self.new_row(inputs, settings.sampling, default_new=default_new, constrain_boxes=settings.constrain_boxes)
+        if row is None:
             raise ContextOverflowError(
                 overflow_message(
                     inputs,
@@ -455,21 +455,39 @@ class Pipeline:
                     num_image_tokens=self.processor.num_image_tokens,
                 )
             )
-        max_new_tokens = wanted or min(default_new, left)
+        return _Job(inputs, settings, row)
+
+    def new_row(
+        self,
+        inputs: Inputs,
+        options: SamplingOptions,
+        *,
+        default_new: int = DEFAULT_MAX_NEW_TOKENS,
+        constrain_boxes: bool = False,
+    ) -> Row | None:
+        """What ``engine.submit`` takes beside a prompt: a fresh answer; None where the two do not fit the context.
+
+        Args:
+            inputs: the prompt.
+            options: of the answer.
+            default_new: longest answer where the options name none, clamped to what the context has left.
+            constrain_boxes: rule malformed boxes out.
+        """
+        left = self.context - inputs.num_tokens
+        if left < (options.max_new_tokens or 1):
+            return None
+        max_new_tokens = options.max_new_tokens or min(default_new, left)
         tokenizer = self.processor.tokenizer
-        row = Row(
+        return Row(
             prompt_ids=inputs.input_ids,
-            options=settings.sampling,
+            options=options,
             max_new_tokens=max_new_tokens,
             end_ids=frozenset({tokenizer.eos_id}),
-            stop_ids=frozenset(
-                tokenizer.token_id(text) for text in settings.sampling.stop if text in tokenizer.special_tokens
-            ),
+            stop_ids=frozenset(tokenizer.token_id(text) for text in options.stop if text in tokenizer.special_tokens),
             hidden_ids=tokenizer.special_ids,
             decode=tokenizer.decode,
-            constraint=self._constraint(max_new_tokens) if settings.constrain_boxes else None,
+            constraint=self._constraint(max_new_tokens) if constrain_boxes else None,
         )
-        return _Job(inputs, settings, row)
 
     def _constraint(self, max_new_tokens: int) -> TokenConstraint:
         from mm.generation.grounding import BoxConstraint, BoxGrammar
