@@ -5,10 +5,13 @@ Letters: B rows, T tokens of a call, S cached positions, D hidden size, N image 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
+
+# Reasoning in front of an answer: the prompt has begun it, or the answer may begin with it.
+Reasoning = Literal["begun", "may begin"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Inputs:
     spans: tuple[ImageSpan, ...]  # one per image, in order
     prompt: str  # the formatted conversation, for display and logs only
     labels: Tensor | None = None  # (T,) int64 target ids for training, the ignore id where no loss is taken
+    reasoning: Reasoning | None = None  # whether the answer opens with reasoning; None: of a model that does not reason
 
     @property
     def num_tokens(self) -> int:

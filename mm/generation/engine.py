@@ -20,14 +20,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from mm.contracts import CancelToken, Decoder, DrawingPrompt, ImageHead, Inputs
+from mm.contracts import CancelToken, Decoder, DrawingPrompt, FlowHead, ImageHead, Inputs
 from mm.errors import BusyError, OptionError, ResourceError
+from mm.generation.flow_picture import FlowRow
+from mm.generation.graphs import StepGraphs
 from mm.generation.handle import Handle
 from mm.generation.image import ImageRow, prompt_inputs
 from mm.generation.prompt import token_keys
 from mm.generation.row import Row
 from mm.generation.scheduler import Embed, Scheduler
-from mm.generation.task import Intake, Lane, Statistics, Task
+from mm.generation.task import ChosenTask, FlowLane, FlowTask, Intake, Lane, Statistics, Task
 from mm.generation.text import PREFILL_CHUNK
 
 DEFAULT_SLOTS = 16
@@ -45,7 +47,8 @@ class Engine:
         decoder: the language model.
         embed: embeddings (T, D) of a prompt or a piece of one, images in place; called from the engine's thread.
         device: where both are.
-        image_head: the generation side, where there is one: what ``draw`` needs.
+        image_head: the generation side, where there is one: what ``draw`` needs for pictures of codes.
+        flow_head: likewise for pictures by flow.
         num_slots: most requests that run together; less where the memory does not suffice.
         max_waiting: most requests that wait for one of these places.
         chunk: most prompt tokens that go through the decoder at once.
@@ -53,6 +56,7 @@ class Engine:
         version: of the weights, asked for with every request; where it differs from before, nothing that was computed
             earlier is reused. None: they never change.
         release: gives up memory that only saves time; called from the engine's thread when there is none left.
+        graphs: on CUDA, record decode steps as graphs and replay them (``mm.generation.graphs``).
 
     Raises:
         OptionError: a number below 1.
@@ -65,12 +69,14 @@ class Engine:
         *,
         device: torch.device,
         image_head: ImageHead | None = None,
+        flow_head: FlowHead | None = None,
         num_slots: int = DEFAULT_SLOTS,
         max_waiting: int = DEFAULT_QUEUE,
         chunk: int = PREFILL_CHUNK,
         decode_threads: int | None = None,
         version: Callable[[], object] | None = None,
         release: Callable[[], None] | None = None,
+        graphs: bool = True,
     ) -> None:
         for name, value in (("num_slots", num_slots), ("max_waiting", max_waiting), ("chunk", chunk)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -82,10 +88,12 @@ class Engine:
             device=device,
             num_slots=num_slots,
             image_head=image_head,
+            flow_head=flow_head,
             chunk=chunk,
             decode_threads=decode_threads,
             version=version,
             release=release,
+            graphs=graphs,
         )
         self._worker: threading.Thread | None = None
         # The thread knows the scheduler, not the engine: when nobody has the engine any more, this ends the thread.
@@ -100,6 +108,12 @@ class Engine:
     def statistics(self) -> Statistics:
         """Counts since the start."""
         return self._scheduler.statistics
+
+    @property
+    def graphs(self) -> StepGraphs | None:
+        """The recorded decode steps: how many, how often replayed, and what recording took; None where there are
+        none."""
+        return self._scheduler.steps.graphs
 
     @property
     def cache_bytes(self) -> int:
@@ -134,7 +148,7 @@ class Engine:
             BusyError: the queue is full.
             ResourceError: the engine is closed.
         """
-        task = Task(
+        task = ChosenTask(
             lanes=(Lane(inputs=inputs, keys=token_keys(inputs)),),
             row=row,
             handle=Handle(row),
@@ -174,7 +188,7 @@ class Engine:
         """
         assert self._scheduler.pictures is not None, "the engine was made without an image head"
         ids = (prompt.conditional,) if guidance_scale == 1 else (prompt.conditional, prompt.unconditional)
-        task = Task(
+        task = ChosenTask(
             lanes=tuple(Lane(inputs=inputs, keys=token_keys(inputs)) for inputs in map(prompt_inputs, ids)),
             row=row,
             handle=Handle(row),
@@ -183,6 +197,35 @@ class Engine:
             cancel=cancel,
             on_step=on_step,
             on_logits=on_logits,
+        )
+        return self._hand_in(task, block=block, timeout=timeout)
+
+    def draw_flow(
+        self,
+        prompt: DrawingPrompt,
+        row: FlowRow,
+        *,
+        guidance_scale: float,
+        cancel: CancelToken | None = None,
+        on_step: Callable[[], None] | None = None,
+        block: bool = True,
+        timeout: float | None = None,
+    ) -> Handle:
+        """Hand a picture in that is drawn by flow; otherwise as ``draw``, ``on_step`` being called after each step."""
+        assert self._scheduler.flow_head is not None, "the engine was made without a flow head"
+        attended = len(prompt.unconditional) - 1 if prompt.attended is None else prompt.attended
+        # The last token of either prompt gives its place to the time.
+        places = [(prompt.conditional[:-1], len(prompt.conditional) - 1)]
+        if guidance_scale != 1:
+            places.append((prompt.unconditional[:attended], len(prompt.unconditional) - 1))
+        lanes = [(prompt_inputs(ids), begin) for ids, begin in places]
+        task = FlowTask(
+            lanes=tuple(FlowLane(inputs=inputs, keys=token_keys(inputs), begin=begin) for inputs, begin in lanes),
+            row=row,
+            handle=Handle(row),
+            guidance_scale=guidance_scale,
+            cancel=cancel,
+            on_step=on_step,
         )
         return self._hand_in(task, block=block, timeout=timeout)
 

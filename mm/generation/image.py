@@ -30,6 +30,11 @@ class ImageRow:
         self.finish_reason: FinishReason | None = None
         self._generator = generator
 
+    @property
+    def is_constrained(self) -> bool:
+        """False: no code forbids another."""
+        return False
+
     def allowed(self) -> Tensor | None:
         """None: every code may come next."""
         return None

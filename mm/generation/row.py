@@ -30,13 +30,27 @@ class TokenConstraint(Protocol):
 
 
 class Answer(Protocol):
-    """What the engine knows of an answer in the making: a text (``Row``) or a picture (``mm.generation.image``)."""
+    """What the engine knows of any answer in the making, a text or a picture."""
+
+    finish_reason: FinishReason | None
+
+    def finish(self, reason: FinishReason) -> str:
+        """End it as it is; returns text that was held back."""
+        ...
+
+
+class ChosenAnswer(Answer, Protocol):
+    """One that is chosen id after id: a text (``Row``) or the codes of a picture (``mm.generation.image``)."""
 
     options: SamplingOptions
     max_new_tokens: int
     prompt_ids: Tensor  # (T,) int64, for the repetition penalty
     tokens: list[int]  # what was chosen so far
-    finish_reason: FinishReason | None
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether what may be chosen next can depend on the choice before."""
+        ...
 
     def allowed(self) -> Tensor | None:
         """(K,) bool: what may be chosen next; None allows all."""
@@ -48,10 +62,6 @@ class Answer(Protocol):
 
     def push(self, token: int, logprob: float | None) -> str:
         """Take the next choice; returns the text that it completes and sets ``finish_reason`` at the end."""
-        ...
-
-    def finish(self, reason: FinishReason) -> str:
-        """End it as it is; returns text that was held back."""
         ...
 
 
@@ -103,6 +113,11 @@ class Row:
             self._generator.seed()
         else:
             self._generator.manual_seed(options.seed)
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether a constraint narrows the choice of tokens."""
+        return self.constraint is not None
 
     def allowed(self) -> Tensor | None:
         """(V,) bool: tokens that the constraint allows next; None when there is no constraint or it allows all."""

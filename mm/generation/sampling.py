@@ -114,6 +114,7 @@ class BatchSampler:
 
     def __init__(self, num_rows: int, vocab_size: int, max_new_tokens: int, device: torch.device) -> None:
         self.device = device
+        self.num_rows = num_rows
         self._options = [SamplingOptions()] * num_rows
         self._temperature = torch.ones(num_rows, 1, device=device)
         self._top_p = torch.ones(num_rows, 1, device=device)
@@ -172,30 +173,43 @@ class BatchSampler:
     def _refresh(self) -> None:
         self._any_penalty = any(options.repetition_penalty != 1.0 for options in self._options)
         self._max_ngram = max(options.no_repeat_ngram_size for options in self._options)
-        self._any_logprobs = any(options.logprobs for options in self._options)
+        self.any_logprobs = any(options.logprobs for options in self._options)
         self.any_sampled = any(options.samples for options in self._options)
 
-    def __call__(self, logits: Tensor, uniforms: Tensor, allowed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    @property
+    def work(self) -> tuple[bool, ...]:
+        """What a call computes: equal values launch the same kernels on a device."""
+        return self._any_penalty, self._max_ngram > 0, self.any_logprobs, self.any_sampled
+
+    @property
+    def counts_ngrams(self) -> bool:
+        """Whether a call depends on how long the longest n-gram and answer are."""
+        return self._max_ngram > 0
+
+    def __call__(
+        self, logits: Tensor, uniforms: Tensor, allowed: Tensor | None = None, *, start: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
         """Choose one token a row and remember it.
 
         Args:
-            logits: (B, V) float32 of all rows, or of the first B; not written to.
+            logits: (B, V) float32 of all rows, or of B from ``start`` on; not written to.
             uniforms: (B,) float32 in [0, 1), one random number a row; greedy rows ignore theirs.
             allowed: (B, V) bool, False forbids a token, at least one True a row; None allows all. It wins over n-gram
                 bans: they do not apply to a row in which a token is forbidden.
+            start: the first of these rows.
 
         Returns:
             tokens (B,) int64, -1 where the logits are not numbers, and log-probabilities (B,) float32 of these tokens
             in the model's own distribution (before penalties and temperature), or None when no row asked for them.
         """
-        scores, rows = logits, logits.shape[0]
-        seen, answer, count = self._seen[:rows], self._answer[:rows], self._count[:rows]
+        scores, rows = logits, slice(start, start + logits.shape[0])
+        seen, answer, count = self._seen[rows], self._answer[rows], self._count[rows]
         if self._any_penalty:
-            penalty = self._penalty[:rows]
+            penalty = self._penalty[rows]
             penalised = torch.where(scores > 0, scores / penalty, scores * penalty)
             scores = torch.where(seen, penalised, scores)
         if self._max_ngram:
-            banned = self._repeats(answer, count, logits.shape[1])
+            banned = self._repeats(answer, count, rows, logits.shape[1])
             if allowed is not None:
                 banned &= allowed.all(dim=1, keepdim=True)  # what is allowed must stay possible
             scores = scores.masked_fill(banned, -torch.inf)
@@ -203,11 +217,11 @@ class BatchSampler:
             scores = scores.masked_fill(~allowed, -torch.inf)
         best, tokens = scores.max(dim=-1)
         if self.any_sampled:
-            drawn = draw(scores, uniforms, self._temperature[:rows], self._top_k[:rows], self._top_p[:rows])
-            tokens = torch.where(self._greedy[:rows], tokens, drawn)
+            drawn = draw(scores, uniforms, self._temperature[rows], self._top_k[rows], self._top_p[rows])
+            tokens = torch.where(self._greedy[rows], tokens, drawn)
         chosen = tokens[:, None]
         logprobs = None
-        if self._any_logprobs:
+        if self.any_logprobs:
             logprobs = logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
         if self._any_penalty:
             seen.scatter_(1, chosen, True)
@@ -216,9 +230,9 @@ class BatchSampler:
             count += 1
         return torch.where(best.isnan(), -1, tokens), logprobs
 
-    def _repeats(self, answer: Tensor, count: Tensor, vocab_size: int) -> Tensor:
+    def _repeats(self, answer: Tensor, count: Tensor, rows: slice, vocab_size: int) -> Tensor:
         """(B, V) bool: tokens that would end an n-gram which the row's answer (B, N), ``count`` tokens, has already."""
-        size = self._ngram_size[: answer.shape[0]]
+        size = self._ngram_size[rows]
         index = torch.arange(answer.shape[1], device=answer.device)  # (N,)
         match = (index < count) & (size > 0)  # (B, N): a known token stands here
         match &= (index >= size - 1) & (count >= size - 1)

@@ -66,6 +66,7 @@ class Slots:
         self._cache: Cache | None = None
         self.slots: list[Slot] = []  # by index
         self.length = 0  # positions of a slot; the cache has one more, for rows whose result nobody reads
+        self.generation = 0  # of the cache: counts the times that it was made anew, elsewhere in memory
 
     def take(self, keys: Keys, spans: Sequence[ImageSpan], length: int) -> Slot | None:
         """A slot for a request, its first ``filled`` positions computed already.
@@ -133,6 +134,10 @@ class Slots:
             self._leading[count] = self._whole.rows(0, count)
         return self._leading[count]
 
+    def trailing(self, count: int) -> Cache:
+        """The last ``count`` rows."""
+        return self._whole.rows(len(self.slots) - count, len(self.slots))
+
     def row(self, slot: Slot) -> Cache:
         """The row of one slot."""
         return self._whole.rows(slot.index, slot.index + 1)
@@ -140,6 +145,7 @@ class Slots:
     def forget(self) -> None:
         """Give all memory back. No slot may be used after this."""
         self.slots, self._cache, self._leading, self.length = [], None, {}, 0
+        self.generation += 1
 
     @property
     def num_bytes(self) -> int:
@@ -224,6 +230,7 @@ class Slots:
             slot.index = index
         self.slots = kept + [Slot(index) for index in range(len(kept), rows)]
         self._cache, self._leading, self.length = new, {}, length
+        self.generation += 1
 
     def _size(self, rows: int, length: int) -> int:
         if not self._bytes_per_token:

@@ -1,10 +1,11 @@
-"""A request as the engine sees it, where requests wait, and the two kinds of answers: text and pictures.
+"""A request as the engine sees it, where requests wait, and the two kinds of chosen answers: text and image codes.
 
 Letters: B rows computed, D hidden size, K ids that may be chosen from (tokens of the vocabulary, or image codes).
 """
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,9 +14,10 @@ import torch
 from torch import Tensor
 
 from mm.contracts import CancelToken, Inputs
+from mm.generation.flow_picture import FlowRow
 from mm.generation.handle import Handle
 from mm.generation.prompt import Keys
-from mm.generation.row import Answer
+from mm.generation.row import Answer, ChosenAnswer
 from mm.generation.sampling import BatchSampler
 from mm.generation.slots import Slot
 
@@ -38,26 +40,64 @@ class Lane:
 
 
 @dataclass(eq=False, kw_only=True)
-class Task:
-    """A request. With two lanes its logits are u + scale * (c - u), c those of the first lane and u of the second."""
+class Task(ABC):
+    """A request."""
 
-    lanes: tuple[Lane, ...]
+    lanes: tuple[Lane, ...]  # a guided one has two: what to draw, and what guidance leads away from
     row: Answer
     handle: Handle
-    draws: bool = False  # a picture
     guidance_scale: float = 1.0
     cancel: CancelToken | None = None
-    on_piece: Callable[[str], None] | None = None
-    on_logits: Callable[[Tensor], None] | None = None
     on_step: Callable[[], None] | None = None
+    number: int = 0  # how many began before it
 
+    @abstractmethod
     def length(self, lane: Lane) -> int:
         """Positions that prompt and answer may fill in a lane."""
-        return lane.inputs.num_tokens + self.row.max_new_tokens
 
     def is_cancelled(self) -> bool:
         """Whether its caller wants it to end."""
         return self.handle.cancelled or (self.cancel is not None and self.cancel.is_set())
+
+
+@dataclass(eq=False, kw_only=True)
+class ChosenTask(Task):
+    """Chosen id after id. With two lanes its logits are u + scale * (c - u), c of the first and u of the second."""
+
+    row: ChosenAnswer
+    draws: bool = False  # a picture, of codes
+    on_piece: Callable[[str], None] | None = None
+    on_logits: Callable[[Tensor], None] | None = None
+    unread: int = 0  # choices that the device has made, or will make, and the host has not read
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the answer may need more than the choices that are on their way."""
+        return len(self.row.tokens) + self.unread < self.row.max_new_tokens
+
+    def length(self, lane: Lane) -> int:
+        """Prompt and ids."""
+        return lane.inputs.num_tokens + self.row.max_new_tokens
+
+
+@dataclass(eq=False, kw_only=True)
+class FlowLane(Lane):
+    """Positions between its prompt and ``begin`` are hidden from the picture, which stands at ``begin``."""
+
+    begin: int
+
+
+@dataclass(eq=False, kw_only=True)
+class FlowTask(Task):
+    """A picture drawn by flow: all of its positions are computed anew in each step (``mm.generation.flow_picture``)."""
+
+    lanes: tuple[FlowLane, ...]
+    row: FlowRow
+
+    def length(self, lane: Lane) -> int:
+        """Up to the end of the picture."""
+        assert isinstance(lane, FlowLane)
+        return lane.begin + self.row.num_positions
 
 
 class Side:
@@ -84,7 +124,7 @@ class Side:
         self.logits = logits
         self.num_ids = num_ids
         self.sampler = BatchSampler(num_rows, num_ids, 1, device)
-        self.running: list[Task] = []  # running[i] has row i of the sampler
+        self.running: list[ChosenTask] = []  # running[i] has row i of the sampler
 
     @property
     def is_guided(self) -> bool:
@@ -104,12 +144,12 @@ class Side:
         conditional, unconditional = self.logits(hidden).chunk(2)
         return unconditional + scales * (conditional - unconditional)
 
-    def add(self, task: Task) -> None:
+    def add(self, task: ChosenTask) -> None:
         """A task begins to run."""
         self.sampler.place(len(self.running), task.row.options, task.row.prompt_ids, task.row.max_new_tokens)
         self.running.append(task)
 
-    def remove(self, task: Task) -> None:
+    def remove(self, task: ChosenTask) -> None:
         """A task runs no longer; the last one takes its place."""
         hole, last = self.running.index(task), len(self.running) - 1
         self.running[hole] = self.running[last]
@@ -128,11 +168,13 @@ class Side:
 class Statistics:
     """What an engine has done since its start."""
 
+    begun: int = 0  # requests that got a place
     requests: int = 0  # ended, however
     prefilled_tokens: int = 0  # prompt tokens that went through the decoder
     reused_tokens: int = 0  # prompt tokens that did not have to
     decode_steps: int = 0
     decoded_tokens: int = 0  # by these steps; without the first token of each answer, which prefill gives
+    flow_steps: int = 0  # of pictures drawn by flow, each over all positions of one picture
 
 
 @dataclass

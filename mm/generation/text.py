@@ -13,6 +13,7 @@ from mm.contracts import Cache, Decoder
 
 PREFILL_CHUNK = 512  # tokens; bounds the memory of a long prompt, and how long others wait for it
 VISIBLE_BLOCK = 128  # cache slots read by a decode step grow in blocks, so that few shapes occur
+VISIBLE_SHARE = 8  # and these by an eighth of the whole, so that a long answer does not bring many
 
 
 def prefill(decoder: Decoder, embeds: Tensor, start: int, cache: Cache) -> Tensor:
@@ -49,6 +50,13 @@ def advance(decoder: Decoder, embeds: Tensor, positions: Tensor, cache: Cache, v
         (B, D) hidden states.
     """
     return decoder(embeds[:, None], positions=positions[:, None], cache=cache, visible=visible)[:, 0]
+
+
+def visible_bucket(position: int) -> int:
+    """Cache slots that a decode step reads when the longest row stands at ``position``: at most an eighth too many, or
+    ``VISIBLE_BLOCK``."""
+    block = max(VISIBLE_BLOCK, (1 << position.bit_length()) // (2 * VISIBLE_SHARE))
+    return (position // block + 1) * block
 
 
 def decode_step(decoder: Decoder, tokens: Tensor, positions: Tensor, cache: Cache, visible: int) -> Tensor:

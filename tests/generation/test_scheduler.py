@@ -5,7 +5,7 @@ import torch
 from mm.generation.handle import Handle
 from mm.generation.prompt import token_keys
 from mm.generation.scheduler import Scheduler
-from mm.generation.task import Lane, Task
+from mm.generation.task import ChosenTask, Lane
 from tests.generation.tiny import IMAGE_ID, Embedder, picture_inputs, plain_greedy, text_inputs
 
 LONG, SHORT = list(range(1, 200)), [7, 8, 9]
@@ -32,7 +32,7 @@ class Steps:
     def submit(self, inputs, cancel=None, **options):
         row = self.new_row(inputs.input_ids, **{"detect_loops": False} | options)
         lane = Lane(inputs=inputs, keys=token_keys(inputs))
-        task = Task(lanes=(lane,), row=row, handle=Handle(row), cancel=cancel)
+        task = ChosenTask(lanes=(lane,), row=row, handle=Handle(row), cancel=cancel)
         self.scheduler.intake.waiting.append(task)
         return task.handle
 
@@ -223,7 +223,7 @@ def test_an_answer_cancelled_in_the_middle_of_its_prompt_is_reused_as_far_as_it_
 def test_rounded_up_rows_disturb_nobody(decoder, new_row):
     prompts = [[n, *LONG[: 30 * n]] for n in range(1, 6)]
     with Steps(decoder, new_row) as steps:
-        steps.scheduler.rounds_rows = True
+        steps.scheduler.steps.rounds_rows = True
         for _ in range(2):  # the second time with what idle slots kept
             handles = [steps.submit(text_inputs(ids), max_new_tokens=10 + 5 * n) for n, ids in enumerate(prompts)]
             calls = []
