@@ -14,6 +14,9 @@ _RECOMPILE_LIMIT = 64  # of one block's code: by shape, and for layers with and 
 def compile_blocks(objective: StepObjective) -> None:
     """Compiles every encoder block and decoder layer in place, for any number of rows and tokens; names stay.
 
+    An image tokenizer's networks are compiled as a whole, for each shape that they meet: a layout that suits
+    convolutions is only found for fixed shapes.
+
     Blocks of one kind share their code, so three kinds are compiled. On an H200 that takes a minute and a half once
     (``TORCHINDUCTOR_CACHE_DIR`` keeps the result) and makes a pass 1.7 times as fast: a model of this size is bound by
     the memory traffic of its normalisations and additions.
@@ -25,6 +28,8 @@ def compile_blocks(objective: StepObjective) -> None:
     for name in objective.stacks:
         for block in objective.model.get_submodule(name).children():
             block.compile(dynamic=True)
+    for network in objective.pictured():
+        network.compile(dynamic=False)
 
 
 def narrow_residual(objective: StepObjective) -> None:

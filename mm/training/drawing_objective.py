@@ -81,6 +81,10 @@ class DrawingObjective(StepObjective):
         """Of the patches, linear from start to end."""
         return self.recipe.patch_start + (self.recipe.patch_end - self.recipe.patch_start) * done
 
+    def pictured(self) -> tuple[nn.Module, ...]:
+        """The half of the tokenizer that makes the codes."""
+        return self.head[0].vq.networks()[:1]
+
     def forward(self, batch: TrainingBatch, patch_weight: float | Tensor) -> DrawingLosses:
         """All losses of a batch; ``total = codes + text * answer + patch_weight * patches``."""
         cut = self.recipe.drawn_length

@@ -64,6 +64,10 @@ class StepObjective(nn.Module):
         """The second argument of ``forward`` when a share ``done`` (0..1) of the schedule is over."""
         return 1.0
 
+    def pictured(self) -> tuple[nn.Module, ...]:
+        """Convolutional networks that see one shape only; each is compiled as a whole."""
+        return ()
+
     def after_step(self, step: int, done: float, ranks: Ranks) -> None:
         """What changes the model other than by its gradient; the same on all ranks."""
 

@@ -51,6 +51,7 @@ class DrawingLossRecipe:
     patch_start: float  # weight of the map of shapes and colours, linear from start to end
     patch_end: float
     patch_blank: float  # weight of patches without an object
+    codes_from_tokenizer: bool  # code embeddings begin as the rows of the codebook
     vision_from: str | None  # a model whose encoder's first blocks are taken over, where the widths agree
 
 

@@ -15,7 +15,7 @@ from mm.processing.vl2 import VL2Processor
 from mm.processing.vlm import VLMProcessor
 from mm.training.data import Encoding, SampleEncoder
 from mm.training.drawing_data import PairEncoder, PictureEncoder
-from mm.training.drawing_objective import DrawingObjective
+from mm.training.drawing_objective import DrawingObjective, image_head_of
 from mm.training.evaluate import evaluate
 from mm.training.feed import to_device
 from mm.training.objective import Objective, StepObjective
@@ -91,7 +91,11 @@ def _drawing(recipe: Recipe, loss: DrawingLossRecipe, folder: Path) -> Subject:
     def build(model: VisionLanguageModel) -> StepObjective:
         return DrawingObjective(model, loss, image_mean=spec.image_mean, image_std=spec.image_std)
 
+    @torch.no_grad()
     def begin(objective: StepObjective) -> None:
+        if loss.codes_from_tokenizer:
+            head = image_head_of(objective.model)
+            head.embedding.weight.copy_(head.vq.codebook())
         if loss.vision_from is not None:
             take_vision(objective.model, loss.vision_from)
 

@@ -10,7 +10,7 @@ Letters: B pictures, S pixels a side, h w codes down and across, C code width, K
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.model import VisionLanguageModel
@@ -56,6 +56,10 @@ class TokenizerObjective(StepObjective):
     def weight(self, done: float) -> float:
         """0 while pictures are painted from vectors, so that codes begin where these are; then 1."""
         return float(done >= self.recipe.free_until)
+
+    def pictured(self) -> tuple[nn.Module, ...]:
+        """Both halves of the tokenizer."""
+        return self.vq[0].networks()
 
     def forward(self, batch: TrainingBatch, coded: float | Tensor) -> TokenizerLosses:
         """All losses of a batch; ``total = reconstruction + distance``. ``coded``: see ``weight``."""

@@ -15,16 +15,18 @@ from mm.families.table import build_model, load_config, load_model, load_process
 from mm.generation.vq import to_pixels
 from mm.synthetic.render import render
 from mm.synthetic.sample import Sample
+from mm.training.compilation import compile_blocks
 from mm.training.drawing_data import PairEncoder, PictureEncoder, object_map
 from mm.training.drawing_objective import DrawingObjective
 from mm.training.feed import to_device
+from mm.training.gradients import Gradients, Passes
 from mm.training.loop import train
 from mm.training.objective import initialize
 from mm.training.ranks import Ranks
 from mm.training.recipe import BucketRecipe, DrawingLossRecipe, TokenizerLossRecipe, load_recipe
 from mm.training.ring import EncodedSample, Rows
 from mm.training.session import Session
-from mm.training.subject import take_vision
+from mm.training.subject import subject_of, take_vision
 from mm.training.tokenizer_objective import TokenizerObjective
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -37,6 +39,7 @@ LOSS = DrawingLossRecipe(
     patch_start=0.3,
     patch_end=0.1,
     patch_blank=0.2,
+    codes_from_tokenizer=True,
     vision_from=None,
 )
 BUCKETS = (BucketRecipe(views=2, length=704, rows=2), BucketRecipe(views=2, length=800, rows=2))
@@ -254,6 +257,27 @@ def test_dead_codes_are_moved_to_vectors_of_pictures(toy_janus: Path) -> None:
     assert float(losses.used) == pytest.approx(1 - float(dead.float().mean()))
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_compiled_and_captured_tokenizer_learns_what_the_plain_one_does(toy_janus: Path) -> None:
+    loss = load_recipe(CONFIGS / "nano_janus_vq.yaml").loss
+    assert isinstance(loss, TokenizerLossRecipe)
+    torch.manual_seed(0)
+    objective = TokenizerObjective(build_model(load_config(toy_janus), device="cpu"), loss).cuda()
+    buckets = (BucketRecipe(views=1, length=1, rows=2),)
+    made = [
+        PictureEncoder(128, 16, buckets).encode(render("drawing", np.random.default_rng(i), None), 0, 1) for i in (1, 2)
+    ]  # type: ignore[arg-type]
+    batch, _ = to_device(rows_of(*(found[1] for found in made if found is not None)), torch.device("cuda"))
+    gradients = Gradients([p for p in objective.parameters() if p.requires_grad])
+    passes = Passes(objective, gradients, autocast=False)
+    total, flat = passes(0, batch, 0.0).total.clone(), gradients.flat.clone()
+    compile_blocks(objective)
+    passes.capture([batch])
+    torch.testing.assert_close(passes(0, batch, 0.0).total, total, rtol=1e-3, atol=0.0)
+    assert (gradients.flat - flat).norm() < 2e-2 * flat.norm()
+
+
 def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(toy_janus: Path) -> None:
     model = build_model(load_config(NANO), device="cpu")
     take_vision(model, "nano-vl2")
@@ -264,6 +288,16 @@ def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(toy_janus
     assert torch.equal(model.vision.state_dict()["pos_embed"][0], grid.flatten(0, 1))
     with pytest.raises(ConfigError, match="the encoder of nano-vl2 does not fit this model's: pos_embed"):
         take_vision(build_model(load_config(toy_janus), device="cpu"), "nano-vl2")
+
+
+def test_code_embeddings_begin_as_the_codebook(toy_janus: Path) -> None:
+    recipe = load_recipe(CONFIGS / "nano_janus.yaml", ("loss.vision_from=null",))
+    subject = subject_of(recipe, toy_janus)
+    objective = subject.build(build_model(load_config(toy_janus), device="cpu"))
+    head = objective.model.image_head
+    assert head is not None and not torch.equal(head.embedding.weight, head.vq.codebook())
+    subject.begin(objective)
+    assert torch.equal(head.embedding.weight, head.vq.codebook())
 
 
 def test_a_recipe_for_another_family_is_refused(tmp_path: Path) -> None:
