@@ -1,6 +1,8 @@
 """Latents to pixels with an autoencoder of diffusers' layout, which is downloaded apart from the model that flows."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +14,18 @@ from mm.errors import CheckpointNotFoundError, ConfigError, WeightsError
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SILENT = 100  # above every level of Python's logging
 
 
 class Autoencoder:
     """diffusers' AutoencoderKL, of which pictures need the decoder.
 
-    In float16 SDXL's autoencoder overflows; it then runs in float32.
-
     Args:
         network: an AutoencoderKL.
-        device: where it goes.
-        dtype: type of its weights.
     """
 
-    def __init__(self, network: Any, *, device: torch.device, dtype: torch.dtype) -> None:
-        self._device = device
-        self._dtype = torch.float32 if dtype == torch.float16 else dtype
-        self._network = network.to(device=device, dtype=self._dtype).eval().requires_grad_(False)
+    def __init__(self, network: Any) -> None:
+        self._network = network.eval().requires_grad_(False)
         self._scale: float = network.config.scaling_factor
 
     @classmethod
@@ -41,8 +38,8 @@ class Autoencoder:
             folder: see above.
             channels: C of the latents that it must take.
             pixels: a side of what one latent must stand for.
-            device: see the class.
-            dtype: likewise.
+            device: where its weights go.
+            dtype: their type. In float16 SDXL's autoencoder overflows; then it is float32.
 
         Raises:
             CheckpointNotFoundError: a file is missing.
@@ -53,11 +50,17 @@ class Autoencoder:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         try:
-            network, report = AutoencoderKL.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, low_cpu_mem_usage=False, output_loading_info=True
-            )
+            with _quietly():
+                network, report = AutoencoderKL.from_pretrained(
+                    folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    low_cpu_mem_usage=False,
+                    output_loading_info=True,
+                    torch_dtype=torch.float32 if dtype == torch.float16 else dtype,
+                )
         except (OSError, RuntimeError, ValueError, TypeError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
+            first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(". ")
             raise WeightsError(
                 f"the autoencoder in {folder} cannot be loaded: {first}. Download its config.json and {WEIGHTS} again"
             ) from error
@@ -65,18 +68,32 @@ class Autoencoder:
         if wrong:
             counts = ", ".join(f"{len(names)} {kind} ({names[0]}, ...)" for kind, names in wrong.items())
             raise WeightsError(f"{folder / WEIGHTS} does not belong to its config.json: {counts}. Download both again")
-        return cls(network, device=device, dtype=dtype)
+        return cls(network.to(device))
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, H, W) float32, about -1..1; picture by picture, so that none depends on the others."""
-        with torch.no_grad(), exact_convolutions(self._device, self._dtype):
-            scaled = latents.to(self._device, torch.float32) / self._scale
-            rows = [self._network.decode(row.to(self._dtype)).sample.float() for row in scaled.split(1)]
+        device, dtype = self._network.device, self._network.dtype
+        with torch.no_grad(), exact_convolutions(device, dtype):
+            scaled = latents.to(device, torch.float32) / self._scale
+            rows = [self._network.decode(row.to(dtype)).sample.float() for row in scaled.split(1)]
         return torch.cat(rows)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without what diffusers logs: errors say it, and in our words."""
+    from diffusers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(_SILENT)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def check_folder(folder: Path, *, channels: int, pixels: int) -> None:
-    """What can be said of an autoencoder's folder without loading it; arguments and errors as of ``Autoencoder.load``."""
+    """What can be said of a folder without loading it; arguments and errors as of ``Autoencoder.load``."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise CheckpointNotFoundError(
@@ -89,7 +106,9 @@ def check_folder(folder: Path, *, channels: int, pixels: int) -> None:
         raise ConfigError(f"{folder / CONFIG} cannot be read as JSON ({error}). Download it again") from error
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if kind != "AutoencoderKL":
-        raise ConfigError(f"{folder / CONFIG} describes {kind!r}; expected an AutoencoderKL such as stabilityai/sdxl-vae")
+        raise ConfigError(
+            f"{folder / CONFIG} describes {kind!r}; expected an AutoencoderKL such as stabilityai/sdxl-vae"
+        )
     levels = config.get("block_out_channels")
     found = (config.get("latent_channels"), 2 ** (len(levels) - 1) if isinstance(levels, list) else None)
     if found != (channels, pixels):
