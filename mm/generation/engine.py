@@ -304,10 +304,12 @@ def _work(scheduler: Scheduler) -> None:
             torch.cuda.set_device(scheduler.device)
         with torch.inference_mode():
             while _has_work(scheduler):
+                started = time.monotonic()
                 try:
                     scheduler.step()
                 except BaseException as failure:  # not of one request: a decode step failed
                     scheduler.end_begun(failure)
+                scheduler.statistics.seconds += time.monotonic() - started
                 scheduler.let_go()
     except BaseException as failure:
         error = failure

@@ -174,6 +174,7 @@ class Statistics:
     reused_tokens: int = 0  # prompt tokens that did not have to
     decode_steps: int = 0
     decoded_tokens: int = 0  # by these steps; without the first token of each answer, which prefill gives
+    seconds: float = 0.0  # of the engine's thread in all steps: while the model computes
     flow_steps: int = 0  # of pictures drawn by flow, each over all positions of one picture
 
 
