@@ -41,6 +41,38 @@ def test_a_conversation_is_continued_and_saved(model: str, tmp_path: Path) -> No
     assert result.out == f"{first.text}\n{second.text}\n"
 
 
+def test_a_tag_in_the_question_places_the_image(model: str, tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    result = talk(model, "Is <image> a receipt?", "And <image>?", f"/save {file}", images=(RECEIPT,))
+    assert "message 2 (user) has 1 <image> tag but 0 images" in result.err
+    messages = json.loads(file.read_text())
+    assert [message.get("images") for message in messages] == [[RECEIPT], None]
+    assert messages[0]["content"] == "Is <image> a receipt?"
+    pipe = Pipeline.from_pretrained(model)
+    assert result.out == f"{pipe.chat(RECEIPT, 'Is <image> a receipt?', max_new_tokens=6).text}\n"
+
+
+def test_a_tag_may_be_plain_text(model: str) -> None:
+    options = ("--max-new-tokens", "6", "--special-tokens", "none")
+    result = invoke("chat", "-m", model, *options, RECEIPT, stdin="What is <image>?\n")
+    pipe = Pipeline.from_pretrained(model)
+    alone = pipe.chat(RECEIPT, "What is <image>?", max_new_tokens=6, special_tokens="none")
+    assert result.out == f"{alone.text}\n"
+
+
+def test_a_file_is_opened_once(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mm import images
+
+    opened: list[object] = []
+    real = images.open_image
+    monkeypatch.setattr(images, "open_image", lambda source: opened.append(source) or real(source))
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(Path(FORM).read_bytes())
+    lines = (f"/image {photo}", "Hi", "Hi again", "And again")
+    assert talk(model, *lines).status == 0
+    assert opened == [str(photo)]
+
+
 def test_clear_forgets(model: str, tmp_path: Path) -> None:
     file = tmp_path / "talk.json"
     result = talk(model, "Hi", f"/image {RECEIPT}", "/clear", "Hi", f"/save {file}")

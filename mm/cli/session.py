@@ -10,16 +10,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mm import images as images_module
+from mm.chat import IMAGE_TAGS
 from mm.cli.output import note, write
 from mm.errors import InputError, MMError, ResourceError
 
 if TYPE_CHECKING:
+    import PIL.Image
+
     from mm.pipeline import Pipeline
     from mm.reply import TextStream
     from mm.request import ChatOptions
 
 HELP = """\
-/image PATH   show an image with the next question (several: one /image each)
+/image PATH   show an image with the next question (several: one /image each);
+              it stands before the question, or where the question has <image>
 /clear        forget the conversation and the images
 /save FILE    write the conversation as JSON: Pipeline.chat(messages=...) reads it
 /help         this list
@@ -39,15 +44,17 @@ class Session:
     def __init__(self, pipe: "Pipeline", options: "ChatOptions", images: tuple[str, ...]) -> None:
         self.pipe = pipe
         self.options = options
-        self.images = list(images)
-        self.messages: list[dict[str, Any]] = []
+        # Each file is opened once: what was shown stays the same, and a pipe can be read only once.
+        self.images: list[tuple[str, PIL.Image.Image]] = [(path, images_module.open_image(path)) for path in images]
+        self.messages: list[dict[str, Any]] = []  # with the names of images
+        self._shown: list[dict[str, Any]] = []  # the same with the images
         self.terminal = sys.stdin.isatty()
 
     def run(self) -> None:
         """Read and answer. Errors of one line are shown and the session goes on."""
         if self.terminal:
             _enable_history()
-            shown = f" about {', '.join(self.images)}" if self.images else ""
+            shown = f" about {', '.join(name for name, _ in self.images)}" if self.images else ""
             note(f"{self.pipe.name}{shown}. /help lists the commands, /exit leaves.")
         for line in self._lines():
             if line in ("/exit", "/quit"):
@@ -86,7 +93,7 @@ class Session:
         if name == "/image":
             self._add_image(argument)
         elif name == "/clear":
-            self.messages, self.images = [], []
+            self.messages, self._shown, self.images = [], [], []
             note("The conversation is forgotten.")
         elif name == "/save":
             self._save(argument)
@@ -96,13 +103,12 @@ class Session:
             raise InputError(f"unknown command {name!r}. /help lists the commands; a question cannot start with '/'.")
 
     def _add_image(self, path: str) -> None:
-        from mm.images import open_image
-
         if not path:
             raise InputError("/image needs a path: /image photo.png")
-        width, height = open_image(Path(path).expanduser()).size  # tells now, not with the question, what is wrong
-        self.images.append(str(Path(path).expanduser()))
-        note(f"{path} ({width} x {height}) goes with the next question.")
+        file = str(Path(path).expanduser())
+        image = images_module.open_image(file)  # tells now, not with the question, what is wrong
+        self.images.append((file, image))
+        note(f"{path} ({image.width} x {image.height}) goes with the next question.")
 
     def _save(self, path: str) -> None:
         if not path:
@@ -122,8 +128,12 @@ class Session:
         note(f"{len(self.messages)} messages are in {path}.")
 
     def _ask(self, question: str) -> None:
-        message = {"role": "user", "content": "<image>\n" * len(self.images) + question, "images": list(self.images)}
-        stream = self.pipe.stream(messages=[*self.messages, message], **self.options)
+        places = self.options.get("special_tokens") == "none" or any(tag in question for tag in IMAGE_TAGS)
+        tags = "" if places else "<image>\n" * len(self.images)
+        names, images = [name for name, _ in self.images], [image for _, image in self.images]
+        message = {"role": "user", "content": tags + question, "images": names}
+        shown = {**message, "images": images}
+        stream = self.pipe.stream(messages=[*self._shown, shown], **self.options)
         with _interrupts_cancel(stream):
             for piece in stream:
                 write(piece, end="")
@@ -135,7 +145,9 @@ class Session:
             why = "reached the token limit" if reply.finish_reason == "length" else "was repeating itself"
             note(f"The answer {why}.")
         if reply.raw_text.strip():  # an answer that was stopped before its first word leaves no turn behind
-            self.messages += [message, {"role": "assistant", "content": reply.raw_text}]
+            answer = {"role": "assistant", "content": reply.raw_text}
+            self.messages += [message, answer]
+            self._shown += [shown, answer]
             self.images = []
 
 
