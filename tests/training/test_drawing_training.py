@@ -259,6 +259,7 @@ def test_dead_codes_are_moved_to_vectors_of_pictures(toy_janus: Path) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore:Dynamo detected")  # a cached version check in diffusers
 def test_a_compiled_and_captured_tokenizer_learns_what_the_plain_one_does(toy_janus: Path) -> None:
     loss = load_recipe(CONFIGS / "nano_janus_vq.yaml").loss
     assert isinstance(loss, TokenizerLossRecipe)
