@@ -25,12 +25,13 @@ from mm.errors import CheckpointNotFoundError, MMError, OptionError, ResourceErr
 # for without a network. The organisation is the one that published them.
 PUBLISHED_ORGANISATION = "deepseek-ai"
 
-# What names of published models that cannot run yet start with. First match counts.
-_NOT_YET = {
-    f"{PUBLISHED_ORGANISATION}/JanusFlow": "JanusFlow",
-}
+# The autoencoder that models which draw by flow were trained with; their own files do not hold it.
+AUTOENCODER = "stabilityai/sdxl-vae"
+_AUTOENCODER_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 
-_CONFIG_FILES = ["*.json", "*.txt", "*.model"]
+_CONFIG_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+# How many known names a message lists.
+LISTED = 14
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -58,7 +59,9 @@ def bundled_models() -> dict[str, Path]:
 def published_configs() -> dict[str, Path]:
     """{hub id: folder with config.json and the processor's settings} of the published checkpoints that are known."""
     folders = _package_folders("families", "configs")
-    return {f"{PUBLISHED_ORGANISATION}/{name}": folder for name, folder in folders.items()}
+    # Models that see first: the language models, without a processor's file, are many.
+    names = sorted(folders, key=lambda name: (not (folders[name] / "processor_config.json").is_file(), name))
+    return {f"{PUBLISHED_ORGANISATION}/{name}": folders[name] for name in names}
 
 
 def known_names() -> list[str]:
@@ -99,8 +102,39 @@ def find_config(name: str, revision: str | None = None) -> Checkpoint:
     published = published_configs().get(name)
     if published is not None and revision is None:
         return Checkpoint(name, published, "published config", None)
-    folder = _download(name, revision, ["config.json", "*processor_config.json"])
+    folder = _download(name, revision, ["config.json", "*processor_config.json", "tokenizer_config.json", "*.jinja"])
     return Checkpoint(name, folder, "hub", folder.name)
+
+
+def find_autoencoder(name: str | None, model_folder: Path | None) -> Path:
+    """The folder of the autoencoder that a model which draws by flow needs, downloaded when it is not cached.
+
+    Args:
+        name: a folder or a hub id; None: the folder ``vae`` in the model's folder, else the published one.
+        model_folder: of the model, if it came from files.
+
+    Raises:
+        CheckpointNotFoundError: it is neither here nor to be had.
+        ResourceError: the disk is full or cannot be written.
+    """
+    beside = None if model_folder is None else model_folder / "vae"
+    if name is None and beside is not None and (beside / "config.json").is_file():
+        return beside
+    found = AUTOENCODER if name is None else name
+    path = Path(found).expanduser()
+    if path.is_dir():
+        return path
+    places = "a folder with its config.json and diffusion_pytorch_model.safetensors, or a hub id, with --vae (vae=)"
+    if not _HUB_ID.fullmatch(found):
+        raise CheckpointNotFoundError(f"there is no folder {found!r} with an autoencoder. Name {places}")
+    try:
+        return _download(found, None, _AUTOENCODER_FILES)
+    except CheckpointNotFoundError as error:
+        cause = str(error).partition(". ")[0]
+        raise CheckpointNotFoundError(
+            f"this model draws through an autoencoder, a download of its own (335 MB), which is not to be had: {cause}. "
+            f"Fetch {found} once with the network, or name {places}"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -171,9 +205,6 @@ def _find_local(name: str, revision: str | None) -> Checkpoint | None:
     if not _HUB_ID.fullmatch(name):
         kind = "there is no folder" if re.search(r"^[.~]|[/\\]", name) else "there is no model or folder"
         raise CheckpointNotFoundError(f"{kind} {name!r}.{_closest(name)} {_known()}")
-    for start, family in _NOT_YET.items():
-        if name.lower().startswith(start.lower()):
-            raise CheckpointNotFoundError(f"{name} is a {family} model, which mm does not run yet. {_known()}")
     return None
 
 
@@ -187,7 +218,9 @@ def _refuse_revision(revision: str | None, why: str) -> None:
 
 
 def _known() -> str:
-    return f"Known: {', '.join(known_names())}; or name a folder, or any hub id 'organisation/name'"
+    names = known_names()
+    more = f" and {len(names) - LISTED} more ('mm models' lists them)" if len(names) > LISTED else ""
+    return f"Known: {', '.join(names[:LISTED])}{more}; or name a folder, or any hub id 'organisation/name'"
 
 
 def _closest(name: str) -> str:
@@ -195,6 +228,12 @@ def _closest(name: str) -> str:
     spellings = {known.split("/")[-1].lower(): known for known in known_names() if known != name}
     close = difflib.get_close_matches(name.split("/")[-1].lower(), spellings, n=1, cutoff=0.6)
     return f" Did you mean {spellings[close[0]]!r}?" if close else ""
+
+
+def _other_case(name: str) -> str:
+    """`" Did you mean ...?"` when a known name differs in capital letters alone; not where the name is known itself."""
+    same = [known for known in known_names() if known.lower() == name.lower()]
+    return f" Did you mean {same[0]!r}?" if same and name not in same else ""
 
 
 def _download(name: str, revision: str | None, patterns: list[str]) -> Path:
@@ -246,8 +285,9 @@ def _explain(error: Exception, name: str, revision: str | None) -> MMError:
             else:
                 cause, step = f"{endpoint} cannot be reached", "check the network, the proxy settings and HF_ENDPOINT"
             return CheckpointNotFoundError(
-                f"{what} is not (completely) in the cache {cache}, and {cause}. Either {step}; or copy the model "
-                f"to this machine and name its folder; or use a bundled model: {', '.join(bundled_models())}"
+                f"{what} is not (completely) in the cache {cache}, and {cause}.{_other_case(name)} Either {step}; or "
+                f"copy the model to this machine and name its folder; or use a bundled model: "
+                f"{', '.join(bundled_models())}"
             )
         case OSError(errno=errno.ENOSPC):
             return ResourceError(

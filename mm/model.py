@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mm.contracts import Inputs, ViewMemory
 from mm.devices import exact_convolutions
+from mm.errors import TaskError
 from mm.fusion import merge
 from mm.generation.flow import FlowHead
 from mm.generation.image_head import ImageHead
@@ -16,6 +17,14 @@ from mm.view_cache import ViewCache
 
 # Views that go through the encoder at once: enough to fill a GPU, few enough to bound the memory of a 50-page prompt.
 VIEWS_PER_PASS = 32
+
+
+class Blind(nn.Module):
+    """The place of an encoder in a model that reads text only: no parameters, and nothing that could be run."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Raise ``TaskError``."""
+        raise TaskError("this model reads text only and takes no image")
 
 
 class VisionLanguageModel(nn.Module):

@@ -19,7 +19,15 @@ from mm.config import LatentAttentionConfig
 from mm.devices import resolve_device, resolve_dtype
 from mm.environment import Memory, device_memory
 from mm.errors import ContextOverflowError, OptionError
-from mm.families.table import build_model, load_config, load_spec, unused_elements
+from mm.families.table import (
+    FAMILIES,
+    build_model,
+    cannot_see,
+    load_config,
+    load_spec,
+    published_bytes,
+    unused_elements,
+)
 from mm.generation.text import PREFILL_CHUNK
 from mm.hub import Checkpoint
 from mm.language.moe import Experts
@@ -268,10 +276,15 @@ def make_plan(
         ConfigError: a config that is not understood.
         ContextOverflowError: the workload does not fit ``work.context``.
         OptionError: an unknown device or dtype.
+        TaskError: images for a model that reads text only.
     """
     place = resolve_device(device)
     number = resolve_dtype(dtype, place)
     planner = Planner(checkpoint.folder)
+    if not FAMILIES.load(planner.config.family).sees:
+        if work.images > 1 or work.image_size is not None:
+            raise cannot_see(checkpoint.name)
+        work = replace(work, images=0)  # one is what is planned for where nothing is said
     parameters = planner.parameters()
     peak = planner.peak(work, number, place.type)
     memory = device_memory(str(place))
@@ -285,7 +298,8 @@ def make_plan(
         device=str(place),
         workload=work,
         parameters=parameters,
-        download_bytes=_weight_file_bytes(checkpoint.folder) or parameters.in_published_files * torch.bfloat16.itemsize,
+        download_bytes=_weight_file_bytes(checkpoint.folder)
+        or published_bytes(planner.config, parameters.in_published_files),
         weight_bytes=peak.weights,
         cache_bytes_per_token=planner.cache_bytes_per_token(number),
         image_tokens=planner.image_tokens(work),
@@ -318,7 +332,8 @@ def _suggest(
             return
     # Of the same family: another one may not know these flags, or not do this task.
     family = planner.config.family
-    smaller = {o.name: Planner(o.folder) for o in others if load_config(o.folder).family == family}
+    alike = {config: other for other in reversed(others) if (config := load_config(other.folder)).family == family}
+    smaller = {other.name: Planner(other.folder) for other in alike.values()}  # one of each size: base or chat
     sizes = {name: other.parameters().total for name, other in smaller.items()}
     for name in sorted(sizes, key=lambda name: -sizes[name]):
         if sizes[name] < planner.parameters().total:

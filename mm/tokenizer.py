@@ -28,6 +28,7 @@ class Tokenizer:
         vocab_size: number of tokens, added ones included (a model's embedding may have more rows).
         highest_id: the largest id of a token; more than ``vocab_size`` - 1 where ids have gaps.
         special_ids: ids of all special tokens.
+        hidden_ids: those that are left out of the text of an answer.
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class Tokenizer:
         pad_token: str,
         add_bos: bool = True,
         add_missing: Sequence[str] = (),
+        bracketed: bool = False,
+        shown: Sequence[str] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
         """Wrap ``backend``, which must not be changed afterwards.
@@ -50,6 +53,8 @@ class Tokenizer:
             pad_token: padding, likewise.
             add_bos: see the class.
             add_missing: special tokens that are appended, in this order, where the vocabulary lacks them.
+            bracketed: added tokens that begin with "<" and end with ">" are special tokens, whatever the file says.
+            shown: special tokens that stay in the text of an answer.
             config: entries of tokenizer_config.json that ``save`` writes back.
 
         Raises:
@@ -57,7 +62,9 @@ class Tokenizer:
         """
         self._backend = backend
         self._config = dict(config or {})
+        present = [token.content for token in backend.get_added_tokens_decoder().values()]
         wanted = [
+            *(token for token in present if bracketed and token.startswith("<") and token.endswith(">")),
             *add_missing,
             *(token for token in (bos_token, eos_token, pad_token) if backend.token_to_id(token) is not None),
         ]
@@ -73,6 +80,7 @@ class Tokenizer:
         self._special = {token.content: index for index, token in added.items() if token.special}
         self._patterns: dict[frozenset[str], re.Pattern[str] | None] = {}
         self.special_ids = frozenset(self._special.values())
+        self.hidden_ids = self.special_ids - {self._special[token] for token in shown if token in self._special}
         self.bos_token, self.eos_token, self.pad_token = bos_token, eos_token, pad_token
         self.bos_id = self.token_id(bos_token)
         self.eos_id = self.token_id(eos_token)
@@ -89,6 +97,8 @@ class Tokenizer:
         *,
         pad_token: str | None = None,
         pad_with_end: bool = False,
+        bracketed: bool = False,
+        shown: Sequence[str] = (),
     ) -> "Tokenizer":
         """Load tokenizer.json (merges as pairs or as "a b" strings) and the token names beside it.
 
@@ -97,6 +107,8 @@ class Tokenizer:
             add_missing: see the constructor.
             pad_token: the padding token of a folder whose files name none; added first, as published.
             pad_with_end: such a folder without ``pad_token`` pads with its end token.
+            bracketed: see the constructor.
+            shown: likewise.
 
         Raises:
             ConfigError: a file is missing or cannot be parsed, or a token is named nowhere or not in the vocabulary.
@@ -137,6 +149,8 @@ class Tokenizer:
             pad_token=pad,
             add_bos=True if add_bos is None else bool(add_bos),
             add_missing=add_missing,
+            bracketed=bracketed,
+            shown=shown,
             config=config,
         )
 

@@ -8,21 +8,18 @@ import json
 import math
 import re
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mm.errors import ResourceError, WeightsError
-
-# How many names an error lists before it only counts.
-LISTED = 8
+from mm.shards import Shard, find_shards, open_shard, some, with_scales
 
 # Names of numbers that are compared, not multiplied: half the digits would change what they decide. They are stored in
 # float32 whatever the type of the rest; readers that want another type cast them.
@@ -157,59 +154,6 @@ class KeyMap:
         return shapes
 
 
-def find_shards(folder: Path) -> list[Path]:
-    """The weight files of a folder, safetensors before .bin: those an index names, else the file with the usual name,
-    else every file of that kind.
-
-    Raises:
-        WeightsError: no weights, an unreadable index, an index that names a file elsewhere or an absent one.
-    """
-    indices = []
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{name}.index.json"
-        shards = sorted(folder.glob(f"*{Path(name).suffix}"))
-        if index.is_file():
-            if shards:
-                return _indexed_shards(index)
-            indices.append(index)  # a repository may publish both kinds, and only one of them be here
-        elif folder / name in shards:
-            return [folder / name]
-        elif shards:
-            return shards
-    if indices:
-        return _indexed_shards(indices[0])
-    raise WeightsError(f"{folder} holds no weights: expected *.safetensors or *.bin files.")
-
-
-def _indexed_shards(index: Path) -> list[Path]:
-    folder = index.parent
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{index} is not a weight index ({error}). Download it again.") from error
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name:
-            raise WeightsError(f"{index} names the file {name!r}, which is not a plain file name in its folder.")
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise WeightsError(
-            f"{index} names {_some(absent)}, which {'is' if len(absent) == 1 else 'are'} not in {folder}. "
-            "Download the missing files."
-        )
-    return [folder / name for name in names]
-
-
-def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Published names and shapes of all tensors in the weight files of a folder; no tensor is read.
-
-    Raises:
-        WeightsError: no weights, or an unreadable file.
-    """
-    with ExitStack() as stack:
-        shards = [_open_shard(path, stack) for path in find_shards(folder)]
-        return {name: shape for shard in shards for name, shape in shard.shapes.items()}
-
-
 def load_weights(
     model: nn.Module,
     folder: Path,
@@ -217,6 +161,7 @@ def load_weights(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    scale_block: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fill a model that was built on the meta device from the weight files of ``folder``.
@@ -227,14 +172,14 @@ def load_weights(
         key_map: of the model's family.
         device: where the parameters go; host memory holds about one tensor at a time.
         dtype: every tensor is cast to it.
+        scale_block: rows and columns of a weight that share a scale, where config.json says that weights are in FP8.
         progress: called after each tensor with the numbers that are loaded and how many there are.
 
     Raises:
         WeightsError: missing, unexpected, misshapen, quantised or non-finite tensors; an unreadable or unsafe file.
     """
-    shards = find_shards(folder)
     with ExitStack() as stack:
-        readers = [_open_shard(path, stack) for path in shards]
+        readers = _open(folder, stack, scale_block)
         _check(key_map.published_shapes(model), readers, key_map, folder)
         parameters = dict(model.named_parameters())
         filled: dict[str, Tensor] = {}
@@ -267,7 +212,7 @@ def load_weights(
                     progress(loaded, sum(sizes))
         if broken:
             raise WeightsError(
-                f"{folder} holds NaN or infinite numbers in {_some(broken)} (read as {dtype}). The file is damaged, or "
+                f"{folder} holds NaN or infinite numbers in {some(broken)} (read as {dtype}). The file is damaged, or "
                 "its numbers do not fit this type: download it again or choose another --dtype."
             )
     model.load_state_dict(filled, strict=True, assign=True)
@@ -280,49 +225,12 @@ def load_weights(
         module.register_buffer(leaf, torch.zeros_like(module.get_buffer(leaf), device=device), persistent=False)
 
 
-@dataclass(frozen=True)
-class _Shard:
-    path: Path
-    shapes: dict[str, tuple[int, ...]]
-    read: Callable[[str], Tensor]
+def _open(folder: Path, stack: ExitStack, scale_block: tuple[int, int] | None) -> list[Shard]:
+    shards = [open_shard(path, stack) for path in find_shards(folder)]
+    return shards if scale_block is None else with_scales(shards, scale_block, folder)
 
 
-def _open_shard(path: Path, stack: ExitStack) -> _Shard:
-    if path.suffix == ".bin":
-        return _open_pickle(path)
-    try:
-        path.open("rb").close()  # safetensors says of a file that may not be read that there is none
-    except OSError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
-    try:
-        file = stack.enter_context(safe_open(path, framework="pt"))
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file ({error}). Download it again.") from error
-    return _Shard(path, shapes, file.get_tensor)
-
-
-def _open_pickle(path: Path) -> _Shard:
-    try:
-        # Files in torch's old format, before 1.6, are no zip archives and cannot be mapped.
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except PermissionError as error:
-        raise WeightsError(f"cannot read {path}: {error.strerror}. Check its permissions.") from error
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError and more, and advises to run the code
-        raise WeightsError(
-            f"{path} cannot be read as tensors only: it is damaged, or it holds something else. Pickles that hold "
-            "anything else are refused because they can run code: download the file again, or ask its author for "
-            "safetensors."
-        ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-        raise WeightsError(
-            f"{path} is no dictionary of tensors, so it is not a model's state dict. Expected names and tensors: ask "
-            "its author for safetensors."
-        )
-    return _Shard(path, {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__)
-
-
-def _check(expected: dict[str, tuple[int, ...]], shards: Sequence[_Shard], key_map: KeyMap, folder: Path) -> None:
+def _check(expected: dict[str, tuple[int, ...]], shards: Sequence[Shard], key_map: KeyMap, folder: Path) -> None:
     """Compare names and shapes with the model; one error lists everything that is wrong."""
     found: dict[str, tuple[int, ...]] = {}
     problems = []
@@ -339,21 +247,16 @@ def _check(expected: dict[str, tuple[int, ...]], shards: Sequence[_Shard], key_m
         if name in found and found[name] != shape
     ]
     if missing:
-        problems.append(f"{len(missing)} missing: {_some(missing)}")
+        problems.append(f"{len(missing)} missing: {some(missing)}")
     if extra:
-        problems.append(f"{len(extra)} unexpected: {_some(extra)}")
+        problems.append(f"{len(extra)} unexpected: {some(extra)}")
     if misshapen:
-        problems.append(f"{len(misshapen)} of another shape: {_some(misshapen)}")
+        problems.append(f"{len(misshapen)} of another shape: {some(misshapen)}")
     if problems:
         raise WeightsError(
             f"the weights in {folder} do not fit its config.json: {'; '.join(problems)}. "
             "The download is incomplete, or config and weights are of different models."
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:LISTED])
-    return shown if len(names) <= LISTED else f"{shown} and {len(names) - LISTED} more"
 
 
 def save_weights(
@@ -364,6 +267,7 @@ def save_weights(
     dtype: torch.dtype,
     max_shard_bytes: int,
     source: Path | None,
+    scale_block: tuple[int, int] | None = None,
 ) -> None:
     """Write the model's tensors under their published names as safetensors shards with an index.
 
@@ -375,6 +279,7 @@ def save_weights(
         max_shard_bytes: a shard ends before it grows over this (a single larger tensor gets a shard of its own).
         source: a checkpoint whose dropped tensors are copied along, so that strict loaders of other engines accept the
             result; None writes the model's tensors only.
+        scale_block: of the source, as in ``load_weights``. What is written has no FP8 weights.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written; what was written is removed.
@@ -382,8 +287,7 @@ def save_weights(
     with ExitStack() as stack:
         tensors = _tensors_to_save(model, key_map, dtype)
         if source is not None:
-            shards = [_open_shard(path, stack) for path in find_shards(source)]
-            tensors |= _dropped_to_save(shards, key_map, dtype)
+            tensors |= _dropped_to_save(_open(source, stack, scale_block), key_map, dtype)
         plan = _plan_shards(tensors, max_shard_bytes)
         written: list[Path] = []
         try:
@@ -435,8 +339,8 @@ def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> d
     return tensors
 
 
-def _dropped_to_save(shards: Sequence[_Shard], key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
-    def pending(shard: _Shard, name: str) -> _Pending:
+def _dropped_to_save(shards: Sequence[Shard], key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
+    def pending(shard: Shard, name: str) -> _Pending:
         def read() -> Tensor:
             tensor = shard.read(name)
             return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()

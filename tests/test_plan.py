@@ -130,8 +130,8 @@ def test_workload_out_of_range(field: str, value: Any, message: str) -> None:
 
 
 def test_a_config_of_another_model(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ConfigError, match="model_type 'llama'"):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ConfigError, match="model_type 'gpt2'"):
         make_plan(Checkpoint("x", tmp_path, "local", None), Workload(), device="cpu")
 
 

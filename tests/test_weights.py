@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from mm.errors import ResourceError, WeightsError
 from mm.families.deepseek_vl2 import KEY_MAP
 from mm.families.table import build_model, load_config, load_model, save_pretrained
-from mm.weights import find_shards, load_weights
+from mm.shards import find_shards
+from mm.weights import load_weights
 
 CASE = "deepseek_vl2_grouplimited_softmax"
 LAYER = "language.model.layers.1.mlp"

@@ -44,9 +44,15 @@ class Family(Generic[Config]):
         read_spec: the processor's settings in a folder, without its tokenizer.
         prompt_tokens: settings -> {purpose: text} of the tokens for roles and images, as prompts are made of them.
         build_processor: the processor of a folder, checked against the config.
-        key_map: published tensors and parameters.
+        key_map: published tensors and parameters; ``keys`` is what holds for one config.
         unused_elements: numbers in a published file that the model does not use (the key map's dropped tensors).
         draws: whether its complete checkpoints have a generation side.
+        flows: whether that draws by flow, through an autoencoder that is downloaded apart.
+        sees: whether its models take images.
+        key_map_of: where the names in files depend on the config: its key map.
+        scale_block: config -> rows and columns of a weight that share a scale, or None; only of families whose files
+            may hold FP8 weights.
+        published_bytes: config -> bytes of a published file, where its weights are in FP8.
         restrict: config and {name: shape} of the tensors in a folder -> the config of the model that they are, or an
             error that says more than a list of names; None where a family's folders always hold all of it.
     """
@@ -60,6 +66,19 @@ class Family(Generic[Config]):
     unused_elements: Callable[[Config], int]
     restrict: Callable[[Config, Mapping[str, tuple[int, ...]]], Config] | None = None
     draws: bool = False
+    flows: bool = False
+    sees: bool = True
+    key_map_of: Callable[[Config], KeyMap] | None = None
+    scale_block: Callable[[Config], tuple[int, int] | None] | None = None
+    published_bytes: Callable[[Config], int] | None = None
+
+    def keys(self, config: Config) -> KeyMap:
+        """The key map of a model with this config."""
+        return self.key_map if self.key_map_of is None else self.key_map_of(config)
+
+    def block(self, config: Config) -> tuple[int, int] | None:
+        """Rows and columns of an FP8 weight that share a scale; None where the files hold no such weights."""
+        return None if self.scale_block is None else self.scale_block(config)
 
 
 def check_agreement(

@@ -16,14 +16,15 @@ from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, pub
 from mm.model import VisionLanguageModel
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
-from mm.weights import Progress, load_weights, save_weights, tensor_shapes
+from mm.shards import tensor_shapes
+from mm.weights import Progress, load_weights, save_weights
 
 # The shipped models stay under the size that plain git and every code host accept.
 MAX_SHARD_BYTES = 15 * 2**20
 PUBLISHED_SHARD_BYTES = 5 * 10**9
 
 # Files of a checkpoint that are copied when a model is saved: everything small that is not weights.
-COPIED_SUFFIXES = (".json", ".md", ".txt", ".model")
+COPIED_SUFFIXES = (".json", ".md", ".txt", ".model", ".jinja")
 
 
 FAMILIES = Registry(
@@ -32,11 +33,14 @@ FAMILIES = Registry(
         "deepseek_vl": "mm.families.deepseek_vl:FAMILY",
         "deepseek_vl2": "mm.families.deepseek_vl2:FAMILY",
         "janus": "mm.families.janus:FAMILY",
+        "janusflow": "mm.families.janusflow:FAMILY",
+        "text": "mm.families.text:FAMILY",
     },
 )
-MODEL_TYPES = ("deepseek_vl_v2", "multi_modality")
+_TEXT = ("llama", "qwen2", "deepseek", "deepseek_v2", "deepseek_v3")
+MODEL_TYPES = ("deepseek_vl_v2", "multi_modality", *_TEXT)
 # Three families share a model_type; the first key that a config.json has decides.
-_MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "JanusFlow", "vision_config": "deepseek_vl"}
+_MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "janusflow", "vision_config": "deepseek_vl"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -71,6 +75,8 @@ def family_of(raw: dict[str, Any]) -> str:
     model_type = raw.get("model_type")
     if model_type == "deepseek_vl_v2":
         return "deepseek_vl2"
+    if model_type in _TEXT:
+        return "text"
     if model_type == "multi_modality":
         name = next((name for key, name in _MULTI_MODALITY.items() if key in raw), None)
         if name in FAMILIES.names():
@@ -132,6 +138,14 @@ def unused_elements(config: FamilyConfig) -> int:
     return family.unused_elements(config)
 
 
+def published_bytes(config: FamilyConfig, elements: int) -> int:
+    """Bytes of a published file of this model with so many numbers: two each, but where weights are in FP8."""
+    family: Family[Any] = FAMILIES.load(config.family)
+    if family.published_bytes is None or family.block(config) is None:
+        return elements * torch.bfloat16.itemsize
+    return family.published_bytes(config)
+
+
 def load_model(
     folder: Path,
     *,
@@ -158,7 +172,15 @@ def load_model(
     if family.restrict is not None:
         config = family.restrict(config, tensor_shapes(folder))
     model = build_model(config)
-    load_weights(model, folder, family.key_map, device=place, dtype=resolve_dtype(dtype, place), progress=progress)
+    load_weights(
+        model,
+        folder,
+        family.keys(config),
+        device=place,
+        dtype=resolve_dtype(dtype, place),
+        scale_block=family.block(config),
+        progress=progress,
+    )
     return model.eval().requires_grad_(False)
 
 
@@ -177,6 +199,20 @@ def image_head_of(model: VisionLanguageModel, name: str) -> ImageHead:
     if model.image_head is None:
         raise cannot_draw(name)
     return model.image_head
+
+
+def seeing_models() -> list[str]:
+    """Names of the known models that take images: bundled ones, then published ones."""
+    folders = {**bundled_models(), **published_configs()}
+    return [name for name, folder in folders.items() if FAMILIES.load(load_config(folder).family).sees]
+
+
+def cannot_see(name: str) -> TaskError:
+    """What to tell who shows an image to a model that reads text only."""
+    return TaskError(
+        f"{name} reads text only and takes no image. Leave the image out, or choose a model that sees: "
+        f"{', '.join(seeing_models())}"
+    )
 
 
 def cannot_draw(name: str) -> TaskError:
@@ -237,9 +273,10 @@ def _check_vocabulary(folder: Path, config: FamilyConfig, processor: Processor) 
     """A wrong id would end a CUDA process, not a call."""
     highest, rows = processor.tokenizer.highest_id, config.decoder.vocab_size
     if highest >= rows:
+        place = "language_config." if FAMILIES.load(config.family).sees else ""
         raise ConfigError(
             f"{folder}: the tokenizer has ids up to {highest} (special tokens that it lacked included), but "
-            f"language_config.vocab_size is {rows}. The tokenizer is of another model: download the folder again."
+            f"{place}vocab_size is {rows}. The tokenizer is of another model: download the folder again."
         )
 
 
@@ -280,13 +317,16 @@ def save_pretrained(
                     if not (folder / path.name).exists():
                         copied.append(folder / path.name)
                     shutil.copyfile(path, folder / path.name)
+        if family.block(config) is not None:
+            _drop_quantization(folder / "config.json")
         save_weights(
             model,
             folder,
-            family.key_map,
+            family.keys(config),
             dtype=dtype,
             max_shard_bytes=max_shard_bytes,
             source=source if has_weights else None,
+            scale_block=family.block(config),
         )
     except (OSError, ResourceError) as error:
         for path in copied:
@@ -294,3 +334,10 @@ def save_pretrained(
         if isinstance(error, ResourceError):
             raise
         raise ResourceError(f"cannot write to {folder} ({error.strerror}). Choose another folder.") from error
+
+
+def _drop_quantization(path: Path) -> None:
+    """What is saved is in one type, so its config.json must not promise FP8 weights with scales."""
+    raw = read_json(path)
+    raw.pop("quantization_config", None)
+    path.write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -110,8 +110,19 @@ class Processor(Protocol):
         apply_template: bool,
         max_tiles: int | None = None,
         official_images: bool = False,
+        special: frozenset[str] | None = None,
     ) -> Inputs:
-        """A prompt string in which special tokens are control tokens, as tensors."""
+        """A prompt string in which the tokens of ``special`` (None: all special tokens) are control tokens, as
+        tensors; image tags stand for images always."""
+        ...
+
+    def process_infill(self, prefix: str, suffix: str) -> Inputs:
+        """A gap between two texts, to be filled; special tokens in them are plain text.
+
+        Raises:
+            PromptError: both are empty.
+            TaskError: the model has no tokens for this.
+        """
         ...
 
 

@@ -121,6 +121,7 @@ class VL2Processor:
         apply_template: bool,
         max_tiles: int | None = None,
         official_images: bool = False,
+        special: frozenset[str] | None = None,
     ) -> Inputs:
         """A raw prompt, as the published processor's ``prompt=``: every special token in it is a control token.
 
@@ -130,6 +131,7 @@ class VL2Processor:
             apply_template: strip the prompt and wrap it as one question; otherwise it is used as it is.
             max_tiles: see ``process``.
             official_images: see ``process``.
+            special: the tokens that are control tokens in it; None: every special token, as published.
 
         Raises:
             PromptError: the prompt is empty or its tags do not match the images.
@@ -137,7 +139,8 @@ class VL2Processor:
             OptionError: ``max_tiles`` is below 1.
         """
         self.check_max_tiles(max_tiles)
-        parts = split_text(prompt, images, special=self.tokenizer.special_tokens, image_tag=self.spec.image_token)
+        special = self.tokenizer.special_tokens if special is None else special
+        parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
         shown = prompt
         if apply_template:
             parts = stripped(parts)
@@ -146,6 +149,13 @@ class VL2Processor:
         row = _Row(self, [open_image(image, official=official_images) for image in images], max_tiles)
         row.add(parts, answer=False)
         return row.inputs(shown, mask_prompt=self.spec.mask_prompt)
+
+    def process_infill(self, prefix: str, suffix: str) -> Inputs:
+        """Raise ``TaskError``: models that see were not trained to fill a gap."""
+        raise TaskError(
+            "this model was not trained to fill a gap between two texts. DeepSeek-Coder, DeepSeek-Coder-V2 and "
+            "DeepSeek-V3 were"
+        )
 
     def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
         """Raise ``TaskError``: DeepSeek-VL2 understands images and does not draw them."""

@@ -131,6 +131,7 @@ class VLMProcessor:
         apply_template: bool,
         max_tiles: int | None = None,
         official_images: bool = False,
+        special: frozenset[str] | None = None,
     ) -> Inputs:
         """A raw prompt: every special token in it is a control token.
 
@@ -140,6 +141,7 @@ class VLMProcessor:
             apply_template: wrap the prompt as one question; otherwise it is used as it is.
             max_tiles: see ``process``.
             official_images: see ``process``.
+            special: the tokens that are control tokens in it; None: every special token, as published.
 
         Raises:
             PromptError: the prompt is empty or its tags do not match the images.
@@ -147,12 +149,20 @@ class VLMProcessor:
             OptionError: ``max_tiles`` is given.
         """
         _refuse_tiles(max_tiles)
-        parts = split_text(prompt, images, special=self.tokenizer.special_tokens, image_tag=self.spec.image_token)
+        special = self.tokenizer.special_tokens if special is None else special
+        parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)
         chunks = [_Chunk(parts)]
         if apply_template:
             chunks = self._chunks((Message("user", parts),), complete=False)
         opened = [open_image(image, official=official_images) for image in images]
         return self._inputs(chunks, opened, mask_prompt=self.spec.mask_prompt)
+
+    def process_infill(self, prefix: str, suffix: str) -> Inputs:
+        """Raise ``TaskError``: models that see were not trained to fill a gap."""
+        raise TaskError(
+            "this model was not trained to fill a gap between two texts. DeepSeek-Coder, DeepSeek-Coder-V2 and "
+            "DeepSeek-V3 were"
+        )
 
     def drawing_prompt(self, prompt: str, negative_prompt: str | None = None) -> DrawingPrompt:
         """Ids for drawing a picture of ``prompt``: the question alone, with no system prompt, up to where it begins.

@@ -142,8 +142,8 @@ def test_a_missing_routing_method_is_an_error() -> None:
 
 
 def test_another_models_config_is_refused() -> None:
-    with pytest.raises(ConfigError, match="model_type 'llama', which mm does not run; it runs deepseek_vl_v2"):
-        family_of({"model_type": "llama"})
+    with pytest.raises(ConfigError, match="model_type 'gpt2', which mm does not run; it runs deepseek_vl_v2"):
+        family_of({"model_type": "gpt2"})
 
 
 def test_a_folder_without_or_with_broken_config(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""The language models that the multimodal ones grew from; config.json is read in ``text_config``."""
+
+from pathlib import Path
+
+import torch
+
+from mm.families.family import Family
+from mm.families.text_config import TextConfig, parse_config
+from mm.language.decoder import Decoder, DecoderLayer
+from mm.model import Blind, VisionLanguageModel
+from mm.processing.text import TextProcessor, TextSpec
+from mm.text_templates import TEXT_TEMPLATES
+from mm.weights import Dropped, KeyMap, Rename, Stack
+
+KEY_MAP = KeyMap(
+    renames=(Rename("model.", "decoder.model."), Rename("lm_head.", "decoder.lm_head.")),
+    stacks=(Stack("{prefix}.experts.{index}.{projection}.weight", "{prefix}.experts.{projection}"),),
+    dropped=(Dropped(r".*\.rotary_emb\.inv_freq", "RoPE's frequencies, which follow from config.json"),),
+)
+
+
+def key_map_of(config: TextConfig) -> KeyMap:
+    """The key map, with the layers behind the last one as dropped where config.json announces some."""
+    first, count = config.decoder.num_layers, config.num_predict_layers
+    if not count:
+        return KEY_MAP
+    numbers = "|".join(str(first + index) for index in range(count))
+    predicting = Dropped(
+        rf"model\.layers\.({numbers})\..*", "multi-token prediction, which guesses further tokens and is not run"
+    )
+    return KeyMap(renames=KEY_MAP.renames, stacks=KEY_MAP.stacks, dropped=(*KEY_MAP.dropped, predicting))
+
+
+def build(config: TextConfig) -> VisionLanguageModel:
+    """The model on the current default device (use ``torch.device("meta")`` to build without memory)."""
+    return VisionLanguageModel(vision=Blind(), adaptor=Blind(), arrange=Blind(), decoder=Decoder(config.decoder))
+
+
+def build_processor(folder: Path, config: TextConfig) -> TextProcessor:
+    """The processor of a checkpoint folder.
+
+    Raises:
+        ConfigError: the tokenizer files are missing or wrong.
+    """
+    return TextProcessor.from_folder(folder, TextSpec.from_folder(folder))
+
+
+def prompt_tokens(spec: TextSpec) -> dict[str, str]:
+    """What stands before questions and answers; nothing for a model without a known chat template."""
+    if spec.template is None:
+        return {}
+    template = TEXT_TEMPLATES[spec.template]
+    return {"user": template.before_question.strip(), "assistant": template.opening.strip()}
+
+
+def unused_elements(config: TextConfig) -> int:
+    """Numbers of the layers that predict further tokens: each a decoder layer, two norms and a projection of its input,
+    an embedding and a head of its own (V3's files repeat the model's)."""
+    if not config.num_predict_layers:
+        return 0
+    decoder = config.decoder
+    with torch.device("meta"):
+        layer = DecoderLayer(decoder, decoder.num_layers - 1)
+    width = decoder.hidden_size
+    own = sum(parameter.numel() for parameter in layer.parameters())
+    return config.num_predict_layers * (own + 2 * width * width + 3 * width + 2 * decoder.vocab_size * width)
+
+
+def published_bytes(config: TextConfig) -> int:
+    """Bytes of a published file with FP8 weights: the projections within layers take one byte a number and four a
+    block, everything else two (the routers' correction four); the same holds for the layers behind the last one."""
+    block = config.scale_block
+    assert block is not None
+    with torch.device("meta"):
+        decoder = Decoder(config.decoder)
+    layers: list[int] = []
+    for layer in decoder.model.layers:
+        size = 0
+        for name, parameter in layer.named_parameters():
+            if name.endswith("e_score_correction_bias"):
+                size += 4 * parameter.numel()
+            elif parameter.ndim > 1 and "_proj" in name:
+                rows, columns = parameter.shape[-2:]
+                blocks = -(-rows // block[0]) * -(-columns // block[1]) * (parameter.numel() // (rows * columns))
+                size += parameter.numel() + 4 * blocks
+            else:
+                size += 2 * parameter.numel()
+        layers.append(size)
+    outside = sum(p.numel() for p in decoder.parameters()) - sum(p.numel() for p in decoder.model.layers.parameters())
+    width, words = config.decoder.hidden_size, config.decoder.vocab_size
+    behind = layers[-1] + 2 * (2 * width * width + 3 * width + 2 * words * width)
+    return sum(layers) + 2 * outside + config.num_predict_layers * behind
+
+
+FAMILY = Family(
+    parse_config=parse_config,
+    build=build,
+    read_spec=TextSpec.from_folder,
+    prompt_tokens=prompt_tokens,
+    build_processor=build_processor,
+    key_map=KEY_MAP,
+    unused_elements=unused_elements,
+    sees=False,
+    key_map_of=key_map_of,
+    scale_block=lambda config: config.scale_block,
+    published_bytes=published_bytes,
+)
