@@ -242,6 +242,10 @@ class FlowHead(Protocol):
 class LatentPainter(Protocol):
     """Latents to pixels."""
 
+    def warm_up(self) -> None:
+        """Load now what the first call of ``decode`` would load."""
+        ...
+
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, H, W) float32, about -1..1."""
         ...

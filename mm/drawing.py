@@ -1,7 +1,7 @@
-"""Drawing pictures with the engine: from prompts to codes, from codes to pixels, and which of them is best.
+"""Drawing pictures with the engine: from prompts to codes or latents, from these to pixels, and which of them is best.
 
-The codes of all pictures of a call are drawn together, as far as the memory goes; a picture is decoded when its codes
-are whole, in the caller's thread, while the engine goes on with the others.
+All pictures of a call are handed in together, as far as the memory goes; one that is whole is decoded in the caller's
+thread, while the engine goes on with the others.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,11 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from mm.chat import Message, TextPart, task_message
-from mm.contracts import DrawingPrompt, ImageHead, Inputs
+from mm.contracts import DrawingPrompt, Inputs
 from mm.errors import ContextOverflowError, InputError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
-from mm.generation.image import ImageRow
 from mm.generation.rerank import ClipScorer, ForcedTokens
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
@@ -29,6 +28,7 @@ from mm.out_of_memory import explained
 from mm.pictures import Drawings, DrawOptions, Picture, Preview
 from mm.processing.base import Processor
 from mm.reply import AnyOf, CancelFlag
+from mm.sketches import Atelier, Sketch
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class _Job:
     prompt: str
     ids: DrawingPrompt
     seed: int | None
-    row: ImageRow
+    sketch: Sketch
     handle: Handle | None = None
     pixels: Tensor | None = None  # (3, H, W) float32 on the CPU, once it is whole
     score: float | None = None
@@ -56,20 +56,18 @@ class DrawingProgress:
     The engine does not wait for the callback: one that takes long misses steps.
 
     Attributes:
-        step: codes that are chosen, of all pictures.
-        num_steps: codes of all pictures.
+        step: codes that are chosen, or steps that are taken, of all pictures.
+        num_steps: codes or steps of all pictures.
         finished: pictures that are whole.
         num_pictures: how many are drawn, those that ``best_of`` leaves out included.
     """
 
-    def __init__(self, jobs: Sequence[_Job], head: ImageHead, cancelled: CancelFlag) -> None:
+    def __init__(self, jobs: Sequence[_Job], cancelled: CancelFlag) -> None:
         self._jobs = jobs
-        self._head = head
         self._cancelled = cancelled
-        counts = [len(job.row.tokens) for job in jobs]
-        self.step = sum(counts)
-        self.num_steps = sum(job.row.max_new_tokens for job in jobs)
-        self.finished = sum(job.row.finish_reason == "stop" for job in jobs)
+        self.step = sum(job.sketch.num_done for job in jobs)
+        self.num_steps = sum(job.sketch.num_steps for job in jobs)
+        self.finished = sum(job.sketch.is_whole for job in jobs)
         self.num_pictures = len(jobs)
 
     def cancel(self) -> None:
@@ -77,40 +75,34 @@ class DrawingProgress:
         self._cancelled.set()
 
     def preview(self, picture: int = 0) -> Preview:
-        """A picture so far: the rows of codes that are whole, decoded as a picture of less height.
+        """A picture so far: the rows of codes that are whole, decoded as a picture of less height; or what a flow
+        leads to as it is now.
 
         Raises:
             InputError: there is no such picture.
         """
         if not 0 <= picture < len(self._jobs):
             raise InputError(f"there is no picture {picture}; expected 0 to {len(self._jobs) - 1}")
-        down, across = self._head.grid
-        codes = list(self._jobs[picture].row.tokens)
-        rows = len(codes) // across
-        image = None
-        if rows:
-            pixels = self._head.vq.decode(torch.tensor([codes[: rows * across]]), (rows, across))
-            image = Image.fromarray(to_bytes(pixels)[0])
-        return Preview(image=image, rows=rows, num_rows=down)
+        return self._jobs[picture].sketch.preview()
 
 
 class Drawer:
     """Draws with one model.
 
     Args:
-        engine: made with the model's image head.
-        head: the generation side.
+        engine: made with the model's generation side.
+        atelier: of the model.
         processor: of the same checkpoint.
-        context: most positions of prompt and codes together.
+        context: most positions of prompt and picture together.
         name: of the model, for messages.
         device: where it is, for messages.
     """
 
     def __init__(
-        self, engine: Engine, head: ImageHead, processor: Processor, *, context: int, name: str, device: torch.device
+        self, engine: Engine, atelier: Atelier, processor: Processor, *, context: int, name: str, device: torch.device
     ) -> None:
         self._engine = engine
-        self._head = head
+        self._atelier = atelier
         self._processor = processor
         self._context = context
         self._name = name
@@ -133,8 +125,7 @@ class Drawer:
         cancelled = CancelFlag()
         with self._running(cancelled):
             for job in self._drawn(jobs, options, cancelled, callback):
-                codes = torch.tensor([job.row.tokens])
-                job.pixels = self._head.vq.decode(codes, self._head.grid)[0].float().cpu()
+                job.pixels = job.sketch.pixels()
             ended_early = any(job.pixels is None for job in jobs)
             whole = [job for job in jobs if job.pixels is not None]
             if options.judge is not None and not ended_early:
@@ -150,10 +141,9 @@ class Drawer:
                 own.sort(key=lambda job: -float("inf") if job.score is None else job.score, reverse=True)
             chosen += own[: options.num_images]
         return Drawings(
-            images=_as_output(chosen, options, self._head.size),
+            images=_as_output(chosen, options, self._atelier.size),
             pictures=tuple(
-                Picture(prompt=job.prompt, seed=job.seed, codes=tuple(job.row.tokens), score=job.score)
-                for job in chosen
+                Picture(prompt=job.prompt, seed=job.seed, codes=job.sketch.codes, score=job.score) for job in chosen
             ),
             cancelled=ended_early,
         )
@@ -164,22 +154,21 @@ class Drawer:
         Raises:
             InputError: a prompt cannot be used or does not fit the context.
         """
-        down, across = self._head.grid
+        positions = self._atelier.num_positions
         generators = iter(options.generators(len(prompts)))
         jobs = []
         for prompt, negative in zip(prompts, negative_prompts, strict=True):
             ids = self._processor.drawing_prompt(prompt, negative)
             longest = max(len(ids.conditional), len(ids.unconditional))
-            if longest + down * across > self._context:
+            if longest + positions > self._context:
                 raise ContextOverflowError(
-                    f"the prompt takes {longest:,} tokens and a picture {down * across:,}, but the context of "
+                    f"the prompt takes {longest:,} tokens and a picture {positions:,}, but the context of "
                     f"{self._name} is {self._context:,} tokens. Shorten the prompt to "
-                    f"{self._context - down * across:,} tokens"
+                    f"{self._context - positions:,} tokens"
                 )
             for _ in range(options.num_drawn):
                 seed, generator = next(generators)
-                row = ImageRow(options=options.sampling, num_codes=down * across, generator=generator)
-                jobs.append(_Job(prompt, ids, seed, row))
+                jobs.append(_Job(prompt, ids, seed, self._atelier.sketch(options, generator)))
         return jobs
 
     def _drawn(
@@ -189,7 +178,7 @@ class Drawer:
         cancelled: CancelFlag,
         callback: Callable[[DrawingProgress], None] | None,
     ) -> Iterator[_Job]:
-        """The pictures as their codes become whole."""
+        """The pictures as they become whole."""
         news: SimpleQueue[_Job | None] = SimpleQueue()  # None: a step; else who has ended
         waiting, running = list(reversed(jobs)), 0
         most = options.batch_size or DEFAULT_SLOTS
@@ -199,29 +188,24 @@ class Drawer:
             started = 0
             while waiting and running + started < most and not token.is_set():
                 job = waiting.pop()
-                job.handle = self._engine.draw(
-                    job.ids,
-                    job.row,
-                    guidance_scale=options.guidance_scale,
-                    cancel=token,
-                    on_step=None if callback is None else partial(news.put, None),
-                )
+                on_step = None if callback is None else partial(news.put, None)
+                job.handle = job.sketch.start(self._engine, job.ids, options.guidance_scale, token, on_step)
                 job.handle.when_ended(partial(news.put, job))
                 started += 1
             return started
 
         running += submit()
-        self._head.vq.decode(torch.zeros(1, 1, dtype=torch.int64), (1, 1))  # imports diffusers while codes are drawn
+        self._atelier.warm_up()
         while running:
             ended = _all_of(news)
             if callback is not None:
-                callback(DrawingProgress(jobs, self._head, cancelled))
+                callback(DrawingProgress(jobs, cancelled))
             for job in ended:
                 running -= 1
                 assert job.handle is not None
                 job.handle.result()
             running += submit()
-            yield from (job for job in ended if job.row.finish_reason == "stop")
+            yield from (job for job in ended if job.sketch.is_whole)
 
     @contextmanager
     def _running(self, cancelled: CancelFlag) -> Iterator[None]:

@@ -28,6 +28,8 @@ class Recipe:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    steps: int | None = None
+    vae: str | None = None
     number: int = 1
     best_of: int | None = None
     rerank: str | None = None

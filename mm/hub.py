@@ -132,7 +132,7 @@ def find_autoencoder(name: str | None, model_folder: Path | None) -> Path:
     except CheckpointNotFoundError as error:
         cause = str(error).partition(". ")[0]
         raise CheckpointNotFoundError(
-            f"this model draws through an autoencoder, a download of its own (335 MB), which is not to be had: {cause}. "
+            f"this model draws through an autoencoder (335 MB, downloaded apart), which is not to be had: {cause}. "
             f"Fetch {found} once with the network, or name {places}"
         ) from error
 

@@ -23,6 +23,8 @@ Rerank = Literal["self", "clip"]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 MOST_PICTURES = 1024  # of one call: all of them are in memory at its end
+DEFAULT_STEPS = 30  # of a picture by flow, as JanusFlow was published with
+MOST_STEPS = 1000
 _MOST_SEED = 2**63 - 1
 
 
@@ -33,7 +35,7 @@ class Picture:
     Attributes:
         prompt: what was asked for.
         seed: draws it again, alone and with the same settings; None where the caller's own generator was used.
-        codes: the image codes, row by row.
+        codes: the image codes, row by row; none of a picture that was drawn by flow.
         score: of ``rerank``: "self" the log-likelihood of the prompt given the picture, "clip" the cosine of both; None
             where none was asked for or the run was cancelled.
     """
@@ -65,14 +67,17 @@ class Preview:
     """A picture so far. It is approximate until it is whole: what is below a row changes how the row is painted.
 
     Attributes:
-        image: the rows of codes that are whole, as a picture of less height; None before the first one is.
-        rows: how many these are.
+        image: the rows of codes that are whole, as a picture of less height; of a picture by flow, what it will be if
+            the flow keeps its direction. None before the first row or step.
+        rows: how many rows of codes are whole; of a picture by flow, how many steps are taken.
         num_rows: of a whole picture.
+        unit: what is counted: "row" or "step".
     """
 
     image: Image.Image | None
     rows: int
     num_rows: int
+    unit: Literal["row", "step"] = "row"
 
     @property
     def approximate(self) -> bool:
@@ -90,6 +95,7 @@ class DrawOptions:
         temperature: divides the logits; 0 takes the most likely code.
         top_k: sample from the k most likely codes; None or 0 takes all.
         top_p: sample from the most likely codes that make up this probability; None takes all.
+        num_inference_steps: of a picture by flow; None is as published.
         seed: of the first picture of each prompt; the others follow in steps of 1.
         generator: one of torch's, or one for each picture that is drawn, instead of a seed.
         best_of: pictures of each prompt that are drawn; the best are returned.
@@ -107,6 +113,7 @@ class DrawOptions:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    num_inference_steps: int | None = None
     seed: int | None = None
     generator: Generators = None
     best_of: int | None = None
@@ -126,6 +133,8 @@ class DrawOptions:
         if self.temperature is None:
             raise OptionError("temperature is None; expected a number of 0 or more. 1 is as trained, 0 is greedy")
         _ = self.sampling  # raises what is wrong with it
+        if self.num_inference_steps is not None:
+            _check_count("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
         if self.best_of is not None:
             _check_count("best_of", self.best_of, self.num_images, MOST_PICTURES)
         if self.rerank not in (None, *get_args(Rerank)):
@@ -142,6 +151,29 @@ class DrawOptions:
             )
         if self.cancel is not None and not callable(getattr(self.cancel, "is_set", None)):
             raise OptionError(f"cancel is {self.cancel!r}; expected an object with is_set(), such as threading.Event")
+
+    def check_kind(self, name: str, *, flows: bool) -> None:
+        """Refuse options that would do nothing.
+
+        Args:
+            name: of the model.
+            flows: whether it draws by flow, or else with codes.
+
+        Raises:
+            OptionError: such an option.
+        """
+        if not flows and self.num_inference_steps is not None:
+            raise OptionError(
+                f"num_inference_steps is {self.num_inference_steps}, but {name} draws code after code and takes no "
+                "such steps. Leave it out"
+            )
+        given = {"temperature": None if self.temperature == 1 else self.temperature, "top_k": self.top_k}
+        for option, value in {**given, "top_p": self.top_p}.items():
+            if flows and value is not None:
+                raise OptionError(
+                    f"{option} is {value}, but {name} draws by flow, which chooses nothing: only the noise that it "
+                    "begins with is random. Leave it out"
+                )
 
     @property
     def num_drawn(self) -> int:

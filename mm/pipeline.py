@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Unpack, overload
+from typing import Any, NoReturn, Unpack, overload
 
 import numpy as np
 import torch
@@ -19,13 +19,15 @@ from mm.contracts import CancelToken, ImageHead, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.drawing import Drawer, DrawingProgress
 from mm.environment import host_memory
-from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError
+from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError, TaskError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
 from mm.generation.row import Row, TokenConstraint
 from mm.generation.sampling import SamplingOptions
+from mm.generation.vae import Autoencoder
 from mm.generation.vq import to_bytes, to_pixels
-from mm.grounding import parse_boxes
+from mm.grounding import BOX_TOKENS, parse_boxes
+from mm.hub import find_autoencoder
 from mm.images import ImageSource, open_image
 from mm.out_of_memory import explained, load_message, run_message
 from mm.pictures import (
@@ -53,6 +55,7 @@ from mm.request import (
     overflow_message,
     parse_options,
 )
+from mm.sketches import Atelier, CodeAtelier, FlowAtelier
 from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
 from mm.weights import Progress
 
@@ -100,6 +103,7 @@ class Pipeline:
         context: most tokens of prompt and answer together; None takes the length that the model was trained for.
         max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
         needs_image: the model was trained with pictures only: a conversation without one gets a warning.
+        vae: of a model that draws by flow, where its autoencoder is; see ``from_pretrained``.
     """
 
     def __init__(
@@ -112,10 +116,13 @@ class Pipeline:
         context: int | None = None,
         max_running: int = DEFAULT_SLOTS,
         needs_image: bool = False,
+        vae: str | Path | None = None,
     ) -> None:
         trained = model.decoder.max_positions
         if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
             raise OptionError(f"context is {context!r}; expected a whole number of 1 or more.")
+        if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
+            raise OptionError(f"max_running is {max_running!r}; expected a whole number of 1 or more.")
         if context is not None and context > trained:
             warnings.warn(
                 f"a context of {context} is more than the {trained} positions that {name} was trained for: answers to "
@@ -135,6 +142,7 @@ class Pipeline:
             self._embedder,
             device=model.device,
             image_head=model.image_head,
+            flow_head=model.flow_head,
             num_slots=max_running,
             decode_threads=1 if few else None,
             version=self._embedder.version,
@@ -142,6 +150,19 @@ class Pipeline:
         )
         self._lock = threading.Lock()
         self._grammar: Any = None
+        self._vae = vae
+        self._autoencoder: Autoencoder | None = None
+
+    def __reduce__(self) -> NoReturn:
+        """Copying and pickling end here.
+
+        Raises:
+            TaskError: always.
+        """
+        raise TaskError(
+            f"the pipeline of {self.name} cannot be copied or sent to another process: its engine is a thread. Load "
+            "it there, with Pipeline.from_pretrained; several threads may share this one"
+        )
 
     @classmethod
     def from_pretrained(
@@ -154,6 +175,7 @@ class Pipeline:
         context: int | None = None,
         max_running: int = DEFAULT_SLOTS,
         progress: Progress | None = None,
+        vae: str | Path | None = None,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -167,6 +189,8 @@ class Pipeline:
             max_running: see the class.
             progress: called while weights are loaded, not while they are downloaded, with the numbers that are there
                 and how many there are.
+            vae: of a model that draws by flow: folder or hub id of its autoencoder, which is looked for when the first
+                picture is asked for. None: the folder ``vae`` in the model's folder, else stabilityai/sdxl-vae.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
@@ -192,6 +216,7 @@ class Pipeline:
             context=context,
             max_running=max_running,
             needs_image=_needs_image(checkpoint.folder),
+            vae=vae,
         )
 
     def chat(
@@ -303,7 +328,11 @@ class Pipeline:
             image: where to look.
             query: what to look for, such as "the red car"; plain text.
             **options: see the class. ``constrain_boxes=True`` rules malformed boxes out.
+
+        Raises:
+            TaskError: the model's vocabulary has no markup for boxes.
         """
+        self._check_boxes("ground")
         return self.chat(messages=[task_message("ground", [image], query)], **options)
 
     def generate_images(
@@ -315,6 +344,7 @@ class Pipeline:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        num_inference_steps: int | None = None,
         generator: Generators = None,
         seed: int | None = None,
         negative_prompt: str | Sequence[str] | None = None,
@@ -333,9 +363,11 @@ class Pipeline:
             prompt: what to draw; a list draws each.
             num_images_per_prompt: pictures of each prompt.
             guidance_scale: how far to lead away from the unconditional prompt; 1 does not, and is twice as fast.
-            temperature: divides the logits; 0 takes the most likely code.
+            temperature: divides the logits; 0 takes the most likely code. This and the next two are for models that
+                draw codes.
             top_k: sample from the k most likely codes.
             top_p: sample from the most likely codes that make up this probability.
+            num_inference_steps: for models that draw by flow: steps of a picture, 30 as published.
             generator: a ``torch.Generator`` on the CPU for each picture that is drawn, in a list; one alone serves a
                 single picture, or gives each of several a seed.
             seed: instead: of the first picture of each prompt; the others have seed + 1, seed + 2, ... None takes a
@@ -354,10 +386,10 @@ class Pipeline:
         Raises:
             TaskError: the model cannot draw.
             InputError: a prompt or an option cannot be used, or a prompt does not fit the context.
+            CheckpointError: the autoencoder that a flow needs cannot be had or is none.
             ResourceError: out of memory, or CLIP's weights cannot be had.
         """
-        head = self._image_head()
-        check_size(width, height, trained=head.size, name=self.name)
+        check_size(width, height, trained=self.picture_size, name=self.name)
         prompts = as_prompts(prompt)
         options = DrawOptions(
             num_images=num_images_per_prompt,
@@ -365,6 +397,7 @@ class Pipeline:
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
+            num_inference_steps=num_inference_steps,
             seed=seed,
             generator=generator,
             best_of=best_of,
@@ -373,9 +406,15 @@ class Pipeline:
             batch_size=batch_size,
             cancel=cancel,
         )
+        options.check_kind(self.name, flows=self.model.flow_head is not None)
         negative = as_negative_prompts(negative_prompt, len(prompts), guidance_scale)
         drawer = Drawer(
-            self.engine, head, self.processor, context=self.context, name=self.name, device=self.model.device
+            self.engine,
+            self._atelier(),
+            self.processor,
+            context=self.context,
+            name=self.name,
+            device=self.model.device,
         )
         return drawer.draw(prompts, negative, options, callback_on_step)
 
@@ -386,7 +425,8 @@ class Pipeline:
         Raises:
             TaskError: it cannot.
         """
-        return self._image_head().size
+        head = self.model.flow_head or self._image_head()
+        return head.size
 
     def encode_image(self, image: ImageSource) -> torch.Tensor:
         """A picture's image codes (h, w) int64 on the CPU, one for each 16 x 16 pixels in published models.
@@ -421,9 +461,27 @@ class Pipeline:
     def _image_head(self) -> ImageHead:
         from mm.families.table import cannot_draw
 
+        if self.model.flow_head is not None:
+            raise TaskError(f"{self.name} draws by flow and has no image codes. Janus models have some")
         if self.model.image_head is None:
             raise cannot_draw(self.name)
         return self.model.image_head
+
+    def _atelier(self) -> Atelier:
+        head = self.model.flow_head
+        if head is None:
+            return CodeAtelier(self._image_head())
+        with self._lock:
+            if self._autoencoder is None:
+                name = None if self._vae is None else str(self._vae)
+                self._autoencoder = Autoencoder(
+                    find_autoencoder(name, self.folder),
+                    channels=head.latent_shape[0],
+                    pixels=head.size[0] // head.latent_shape[1],
+                    device=self.model.device,
+                    dtype=self.model.dtype,
+                )
+            return FlowAtelier(head, self._autoencoder)
 
     def weights_changed(self) -> None:
         """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
@@ -489,9 +547,19 @@ class Pipeline:
             constraint=self._constraint(max_new_tokens) if constrain_boxes else None,
         )
 
+    def _check_boxes(self, what: str) -> None:
+        """Raise ``TaskError`` unless the vocabulary has the markup of boxes."""
+        missing = [token for token in BOX_TOKENS if token not in self.processor.tokenizer.special_tokens]
+        if missing:
+            raise TaskError(
+                f"{self.name} cannot {what}: it writes no boxes, its vocabulary has no {missing[0]}. Use a DeepSeek-VL2 "
+                "model such as nano-vl2"
+            )
+
     def _constraint(self, max_new_tokens: int) -> TokenConstraint:
         from mm.generation.grounding import BoxConstraint, BoxGrammar
 
+        self._check_boxes("constrain boxes")
         with self._lock:
             if self._grammar is None:
                 self._grammar = BoxGrammar(self.processor.tokenizer, self.model.decoder.vocab_size)

@@ -54,6 +54,10 @@ def draw(
     ] = 1.0,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Of a model that draws by flow (JanusFlow).", show_default="30"),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -84,6 +88,14 @@ def draw(
         Path | None,
         typer.Option(metavar="FILE", help="Repeat what 'mm draw' wrote there; other options given here change it."),
     ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Folder or hub id of the autoencoder that a flow draws through.",
+            show_default="'vae' in the model's folder, else stabilityai/sdxl-vae",
+        ),
+    ] = None,
     model: options.Model = DEFAULT_MODEL,
     revision: options.Revision = None,
     device: options.Device = "auto",
@@ -104,6 +116,8 @@ def draw(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        steps=steps,
+        vae=vae,
         number=number,
         best_of=best_of,
         rerank=rerank,
@@ -120,7 +134,8 @@ def draw(
     for file in files:
         check_target(file)
     check_model(recipe.model, recipe.revision)
-    pipe = load_pipeline(recipe.model, recipe.revision, device, dtype)
+    _check_kind(recipe)
+    pipe = load_pipeline(recipe.model, recipe.revision, device, dtype, vae=recipe.vae)
     drawn = _draw(pipe, recipe, width, height, batch_size)
     written = _write(drawn, recipe, files)
     scores = [picture.score for picture in drawn.pictures]
@@ -181,6 +196,7 @@ def _options(recipe: Recipe, batch_size: int | None) -> dict[str, Any]:
         "temperature": recipe.temperature,
         "top_k": recipe.top_k,
         "top_p": recipe.top_p,
+        "num_inference_steps": recipe.steps,
         "seed": recipe.seed,
         "best_of": recipe.best_of,
         "rerank": recipe.rerank,
@@ -207,6 +223,24 @@ def check_model(model: str, revision: str | None) -> None:
     folder = find_config(model, revision).folder
     if not FAMILIES.load(load_config(folder).family).draws:
         raise cannot_draw(model)
+
+
+def _check_kind(recipe: Recipe) -> None:
+    """Options that a model of this kind does not take, and what it needs besides its own files, are told and fetched
+    before its weights are."""
+    from mm.families.table import FAMILIES, load_config
+    from mm.hub import find_autoencoder, find_config
+    from mm.pictures import DrawOptions
+
+    folder = find_config(recipe.model, recipe.revision).folder
+    flows = FAMILIES.load(load_config(folder).family).flows
+    DrawOptions(
+        temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p, num_inference_steps=recipe.steps
+    ).check_kind(recipe.model, flows=flows)
+    if flows:
+        find_autoencoder(recipe.vae, folder)
+    elif recipe.vae is not None:
+        raise OptionError(f"--vae is {recipe.vae!r}, but {recipe.model} draws through codes of its own. Leave it out")
 
 
 def _draw(

@@ -20,6 +20,7 @@ def load_pipeline(
     dtype: str,
     context: int | None = None,
     max_running: int | None = None,
+    vae: str | None = None,
 ) -> "Pipeline":
     """The model, with a spinner on a terminal; a download shows its own progress bar there."""
     from mm.hub import find_config
@@ -42,6 +43,7 @@ def load_pipeline(
             dtype=dtype,
             context=context,
             max_running=DEFAULT_SLOTS if max_running is None else max_running,
+            vae=vae,
         )
 
 

@@ -137,4 +137,5 @@ FAMILY = Family(
     unused_elements=unused_elements,
     restrict=restrict,
     draws=True,
+    flows=True,
 )
