@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
@@ -18,28 +18,50 @@ from mm.reply import Reply, TextStream
 from mm.request import ChatOptions
 
 from .common import (
-    DELETE_AFTER_S,
+    AGES,
     IMAGE_TYPES,
     Sessions,
     finish_sentence,
     keep_picture,
     open_upload,
-    run_app,
+    plain,
     sentences,
     speed_text,
+    uploaded,
 )
+from .models import Models
+from .picker import Picker
+from .server import run_app
 
 ASK, FIND = "Ask", "Find in the image"
 NEAR_THE_END = 0.75  # part of the context from which on the page says how full it is
 Turn = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Page:
+    """The page, and what the front page connects with the others.
+
+    Attributes:
+        demo: the blocks.
+        message: where a visitor writes.
+    """
+
+    demo: gr.Blocks
+    message: gr.MultimodalTextbox
+
+
 def build_demo(pipe: Pipeline) -> gr.Blocks:
-    """The page of one loaded model. Its endpoint for programs is ``/chat``.
+    """The page of one loaded model. Endpoints for programs: ``/chat`` and ``/load_chat_model``.
 
     Args:
         pipe: shared by all visitors; what they upload and say is kept a session each.
     """
+    return build_page(Models.of(pipe)).demo
+
+
+def build_page(models: Models) -> Page:
+    """The page on the models of a server."""
     sessions = Sessions()
 
     async def answer(
@@ -51,6 +73,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
         temperature: float,
         top_p: float,
         seed: float,
+        model: str | None,
         request: gr.Request,
     ) -> AsyncIterator[tuple[list[Turn], dict[str, Any] | None]]:
         """Answer a message about the conversation's images.
@@ -64,8 +87,9 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             temperature: 0 takes the most likely token.
             top_p: sample from the most likely tokens that make up this probability.
             seed: makes sampling repeatable; -1 takes another one each time.
+            model: its name in the list.
         """
-        with sentences():
+        with sentences(), models.using(model, "chat") as pipe, sessions.place(models.line, request) as place:
             options = ChatOptions(
                 system=system.strip() or None,
                 max_new_tokens=int(max_new_tokens),
@@ -75,11 +99,15 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             )
             turns = await asyncio.to_thread(conversation, history, message, task)
             if pipe.needs_image and not any(turn.images for turn in turns):
-                raise InputError(f"{pipe.name} was trained with pictures only. Add an image to the question.")
+                raise InputError(f"{model} was trained with pictures only. Add an image to the question.")
+            async for text in place.wait():
+                yield [{"role": "assistant", "content": text}], None
+            if place.cancelled:  # the tab was closed
+                return
             began = time.perf_counter()
             stream, dropped = await asyncio.to_thread(fitting_stream, pipe, turns, options)
             text, first_s = "", 0.0
-            with sessions.running(request.session_hash, stream):
+            with sessions.running(request, stream):
                 async for piece in stream:
                     first_s = first_s or time.perf_counter() - began
                     text += piece
@@ -89,18 +117,35 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             speed = speed_text(reply, first_s, time.perf_counter() - began)
             yield shown(pipe, reply, images, dropped, speed), as_data(reply)
 
-    with gr.Blocks(title="Chat with an image", analytics_enabled=False, delete_cache=_AGES) as demo:
+    def take(photo: Any, message: Any) -> dict[str, Any]:
+        """A photo for the message. Both come as the browser sends them: their files are checked here."""
+        with sentences():
+            files = [str(uploaded(_path(file))) for file in message.get("files") or []]
+            return {
+                "text": message.get("text") or "",
+                "files": [*files, *([str(uploaded(_path(photo)))] if photo else [])],
+            }
+
+    with gr.Blocks(title="Chat with an image", analytics_enabled=False, delete_cache=AGES) as demo:
+        picker = Picker(models, "chat", "Chat with an image")
         with gr.Row(equal_height=False):
-            with gr.Column(scale=3, min_width=320):
-                gr.Markdown(f"# Chat with an image\n{pipe.name} · {pipe.context:,} tokens", elem_classes="app-head")
-                main_column = gr.Column()
+            main_column = gr.Column(scale=3, min_width=320)
             with gr.Column(scale=1, min_width=260):
-                with gr.Accordion("Settings", open=False):
-                    inputs = _settings(pipe)
+                with gr.Accordion("Settings", open=True):
+                    inputs = _settings(picker)
+                with gr.Accordion("Camera", open=False):
+                    photo = gr.Image(
+                        sources=["webcam"],
+                        type="filepath",
+                        label="Take a picture",
+                        buttons=[],
+                        format="png",
+                        height=220,
+                    )
                 with gr.Accordion("Last answer as data", open=False):
                     data = gr.JSON(label="Answer", show_label=False, max_height=400)
         with main_column:
-            gr.ChatInterface(
+            chat = gr.ChatInterface(
                 answer,
                 multimodal=True,
                 editable=True,
@@ -124,7 +169,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                     stop_btn=True,
                     max_plain_text_length=20_000,
                 ),
-                additional_inputs=inputs,
+                additional_inputs=[*inputs, picker.model],
                 additional_outputs=[data],
                 stop_btn=True,
                 fill_height=False,
@@ -132,19 +177,27 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                 concurrency_limit=None,
                 analytics_enabled=False,
             )
+        assert isinstance(chat.textbox, gr.MultimodalTextbox)
+        photo.input(
+            take,
+            [photo, chat.textbox],
+            chat.textbox,
+            preprocess=False,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        longest = inputs[2]
+        picker.wire([longest], lambda pipe: [gr.update(maximum=pipe.context)], "load_chat_model")
         demo.unload(sessions.end)
-    return demo
+    return Page(demo, chat.textbox)
 
 
-_AGES = (DELETE_AFTER_S, DELETE_AFTER_S)
-
-
-def _settings(pipe: Pipeline) -> list[gr.components.Component]:
+def _settings(picker: Picker) -> list[gr.components.Component]:
     """The side panel, in the order of the arguments of ``answer``."""
     return [
         gr.Radio([ASK, FIND], value=ASK, label="Task", info="Find marks what you name with a box."),
         gr.Textbox("", label="System prompt", lines=2, max_lines=6),
-        gr.Slider(1, pipe.context, value=min(512, pipe.context), step=1, label="Longest answer", info="tokens"),
+        gr.Slider(1, picker.context, value=min(512, picker.context), step=1, label="Longest answer", info="tokens"),
         gr.Slider(0, 2, value=0, step=0.05, label="Temperature", info="0 takes the most likely token"),
         gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p"),
         gr.Number(-1, label="Seed", precision=0, minimum=-1, info="-1: another one each time"),
@@ -276,12 +329,8 @@ def box_table(boxes: Sequence[Box]) -> str:
     lines = ["| label | image | left, top, right, bottom (pixels) |", "| --- | --- | --- |"]
     for box in boxes:
         place = ", ".join(f"{value:.0f}" for value in box.xyxy) if box.xyxy else f"not valid: {box.reason}"
-        lines.append(f"| {_plain(box.label)} | {box.image_index + 1} | {_plain(place)} |")
+        lines.append(f"| {plain(box.label)} | {box.image_index + 1} | {plain(place)} |")
     return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    return "".join(f"&#{ord(c)};" if c in "|<>&`*_[]\\" else c for c in " ".join(text.split()))
 
 
 def context_notice(used: int, context: int, dropped: int) -> str:
@@ -300,7 +349,13 @@ def context_notice(used: int, context: int, dropped: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return run_app(argv, build_demo, name="mm app chat", description="Chat about images in the browser.")
+    return run_app(
+        argv,
+        lambda models: build_page(models).demo,
+        ["chat"],
+        name="mm app chat",
+        description="Chat about images in the browser.",
+    )
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
-from gradio.utils import get_upload_folder
 from PIL import Image, ImageDraw
 
 from mm.chat import task_message, user_message
@@ -21,18 +21,22 @@ from mm.pipeline import Pipeline
 from mm.processing.tiling import fit
 
 from .common import (
-    DELETE_AFTER_S,
+    AGES,
     IMAGE_TYPES,
     Sessions,
     check_question,
     finish_sentence,
+    keep_file,
     open_upload,
-    run_app,
+    plain,
     sentences,
     speed_text,
     uploaded,
 )
+from .models import Models
 from .pdf_pages import MAX_PAGES, render_pdf
+from .picker import Picker
+from .server import run_app
 
 TABLE_PROMPT = "Give the data as a Markdown table."  # the bundled model is trained on this wording, among others
 MAX_TILES = 9  # of the published models
@@ -41,13 +45,19 @@ _NUMBER = re.compile(r"[-+]?[$€£]?\s*[-+]?\d[\d,' ]*(?:\.\d+)?\s*%?")
 
 
 def build_demo(pipe: Pipeline) -> gr.Blocks:
-    """The page of one loaded model. Endpoints for programs: ``/read``, ``/tiles`` and ``/ask_document``."""
+    """The page of one loaded model.
+
+    Endpoints for programs: ``/read``, ``/tiles``, ``/ask_document`` and ``/load_reading_model``.
+    """
+    return build_page(Models.of(pipe))
+
+
+def build_page(models: Models) -> gr.Blocks:
+    """The page on the models of a server."""
     sessions = Sessions()
-    spec = pipe.processor.spec
-    tiled = spec.num_tokens(spec.grid(None)) != spec.num_tokens(spec.grid(None, max_tiles=1))
 
     async def read(
-        files: list[str] | None, max_tiles: float, with_table: bool, request: gr.Request
+        files: list[str] | None, max_tiles: float, with_table: bool, model: str | None, request: gr.Request
     ) -> AsyncIterator[tuple[Any, ...]]:
         """Read every page of the files.
 
@@ -55,9 +65,14 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             files: uploaded pictures and PDFs.
             max_tiles: most tiles a page is cut into.
             with_table: also ask for the data as a table.
+            model: its name in the list.
         """
-        with sentences():
+        with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
             pages = await asyncio.to_thread(pages_of, files)
+            async for said in place.wait():
+                yield (said, *[gr.skip()] * 7)
+            if place.cancelled:  # the tab was closed
+                return
             texts: list[str] = []
             rows: list[list[str]] = []
             table: pd.DataFrame | None = None
@@ -68,7 +83,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                 stream = await asyncio.to_thread(
                     pipe.stream, messages=[task_message("ocr", [image])], max_tiles=int(max_tiles)
                 )
-                with sessions.running(request.session_hash, stream):
+                with sessions.running(request, stream):
                     async for piece in stream:
                         first_s = first_s or time.perf_counter() - began
                         text += piece
@@ -78,7 +93,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                 speed = speed_text(reply, first_s, time.perf_counter() - began)
                 found = None
                 if with_table:
-                    found = await table_of(image, int(max_tiles), request.session_hash)
+                    found = await table_of(pipe, image, int(max_tiles), request)
                 if found is not None:
                     markdown += f"**{plain(name)}**\n\n{found.to_markdown_text()}\n\n"
                     table = table if table is not None else found.frame
@@ -92,22 +107,22 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                 markdown or "No table was found.",
                 table if table is not None else pd.DataFrame(),
                 redrawn(table),
-                keep_file("table.csv", table.to_csv(index=False)) if table is not None else None,
+                keep_file("table.csv", partial(table.to_csv, index=False)) if table is not None else None,
                 overview(rows),
-                keep_file("text.txt", whole),
+                keep_file("text.txt", partial(Path.write_text, data=whole, encoding="utf-8")),
             )
 
-    async def table_of(image: ImageSource, max_tiles: int, session: str | None) -> "Table | None":
+    async def table_of(pipe: Pipeline, image: ImageSource, max_tiles: int, request: gr.Request) -> "Table | None":
         """The data of a page as a table, if the model gives one."""
         message = user_message(TABLE_PROMPT, [image])
         options: dict[str, Any] = {"max_tiles": max_tiles, "max_new_tokens": min(MAX_TABLE_TOKENS, pipe.context // 4)}
         stream = await asyncio.to_thread(pipe.stream, messages=[message], **options)
-        with sessions.running(session, stream):
+        with sessions.running(request, stream):
             text = "".join([piece async for piece in stream])
         return Table.parse(text)
 
     async def tiles(
-        files: list[str] | None, page: float, max_tiles: float
+        files: list[str] | None, page: float, max_tiles: float, model: str | None
     ) -> tuple[Image.Image | None, str, dict[str, Any]]:
         """How a page is cut into tiles, and what that costs.
 
@@ -115,10 +130,11 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             files: uploaded pictures and PDFs.
             page: which page of all of them, from 1.
             max_tiles: most tiles.
+            model: its name in the list.
         """
         if not files:
             return None, "", gr.update(maximum=2, value=1, visible=False)
-        with sentences():
+        with sentences(), models.using(model, "read") as pipe:
             pages = await asyncio.to_thread(pages_of, files)
             number = min(max(int(page), 1), len(pages))
             _, image = pages[number - 1]
@@ -127,7 +143,7 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             return overlay, said, picker
 
     async def ask_document(
-        files: list[str] | None, page: float, question: str, max_tiles: float, request: gr.Request
+        files: list[str] | None, page: float, question: str, max_tiles: float, model: str | None, request: gr.Request
     ) -> AsyncIterator[str]:
         """Answer a question about a page.
 
@@ -136,23 +152,32 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
             page: which page of all of them, from 1.
             question: what to answer.
             max_tiles: most tiles.
+            model: its name in the list.
         """
-        with sentences():
+        with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
             text = check_question(question)
             pages = await asyncio.to_thread(pages_of, files)
+            async for said in place.wait():
+                yield said
+            if place.cancelled:  # the tab was closed
+                return
             _, image = pages[min(max(int(page), 1), len(pages)) - 1]
             message = user_message(text, [image], special_tokens="none")
             stream = await asyncio.to_thread(pipe.stream, messages=[message], max_tiles=int(max_tiles))
             said = ""
-            with sessions.running(request.session_hash, stream):
+            with sessions.running(request, stream):
                 async for piece in stream:
                     said += piece
                     yield said
             yield " ".join(part for part in (said, finish_sentence(stream.reply)) if part) or "(no text)"
 
-    ages = (DELETE_AFTER_S, DELETE_AFTER_S)
-    with gr.Blocks(title="OCR and charts", analytics_enabled=False, delete_cache=ages) as demo:
-        gr.Markdown(f"# Read pages and charts\n{pipe.name} · {pipe.context:,} tokens", elem_classes="app-head")
+    def add(photo: Any, files: Any) -> list[str]:
+        """A photo for the files. Both come as the browser sends them: their paths are checked here."""
+        with sentences():
+            return [str(uploaded(_path(file))) for file in [*(files or []), *([photo] if photo else [])]]
+
+    with gr.Blocks(title="OCR and charts", analytics_enabled=False, delete_cache=AGES) as demo:
+        picker = Picker(models, "read", "Read pages and charts")
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 files = gr.File(
@@ -162,8 +187,19 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                     type="filepath",
                     height=130,
                 )
-                picker = gr.Slider(1, 2, value=1, step=1, label="Page", visible=False)
-                max_tiles = gr.Slider(1, MAX_TILES, value=MAX_TILES, step=1, label="Most tiles", visible=tiled)
+                with gr.Accordion("Camera and clipboard", open=False):
+                    photo = gr.Image(
+                        sources=["webcam", "clipboard"],
+                        type="filepath",
+                        label="Take or paste a picture",
+                        buttons=[],
+                        format="png",
+                        height=220,
+                    )
+                page = gr.Slider(1, 2, value=1, step=1, label="Page", visible=False)
+                max_tiles = gr.Slider(
+                    1, MAX_TILES, value=MAX_TILES, step=1, label="Most tiles", visible=picker.holds(is_tiled)
+                )
                 with_table = gr.Checkbox(True, label="Look for a table or a chart")
                 with gr.Row():
                     start = gr.Button("Read", variant="primary")
@@ -199,18 +235,39 @@ def build_demo(pipe: Pipeline) -> gr.Blocks:
                     answer = gr.Textbox(label="Answer", interactive=False, lines=1, max_lines=8)
         reading = start.click(
             read,
-            [files, max_tiles, with_table],
+            [files, max_tiles, with_table, picker.model],
             [status, text, markdown, table, plot, table_file, summary, text_file],
             api_name="read",
+            concurrency_limit=None,
         )
-        asking = question.submit(ask_document, [files, picker, question, max_tiles], answer, api_name="ask_document")
+        asking = question.submit(
+            ask_document,
+            [files, page, question, max_tiles, picker.model],
+            answer,
+            api_name="ask_document",
+            concurrency_limit=None,
+        )
+        failed = {"api_visibility": "private", "show_progress": "hidden"}
+        reading.failure(lambda: "Nothing was read.", None, status, **failed)
         stop.click(None, None, None, cancels=[reading, asking], api_visibility="private")
-        shown = [files, picker, max_tiles]
-        files.change(tiles, shown, [overlay, cost, picker], api_name="tiles", show_progress="minimal")
-        for part in (picker, max_tiles):
-            part.release(tiles, shown, [overlay, cost, picker], api_visibility="private", show_progress="minimal")
+        wanted, shown = [files, page, max_tiles, picker.model], [overlay, cost, page]
+        files.change(tiles, wanted, shown, api_name="tiles", show_progress="minimal")
+        for part in (page, max_tiles):
+            part.release(tiles, wanted, shown, api_visibility="private", show_progress="minimal")
+        photo.input(add, [photo, files], files, preprocess=False, api_visibility="private", show_progress="hidden")
+        picker.wire([max_tiles], lambda pipe: [gr.update(visible=is_tiled(pipe))], "load_reading_model")
         demo.unload(sessions.end)
     return demo
+
+
+def is_tiled(pipe: Pipeline) -> bool:
+    """Whether a model cuts pictures into tiles."""
+    spec = pipe.processor.spec
+    return bool(spec.num_tokens(spec.grid(None)) != spec.num_tokens(spec.grid(None, max_tiles=1)))
+
+
+def _path(file: object) -> str:
+    return str(file.get("path", "")) if isinstance(file, Mapping) else str(file)
 
 
 _COLUMNS = ["Page", "Words", "Table", "End", "Tokens"]
@@ -250,18 +307,6 @@ def joined(pages: Sequence[tuple[str, Image.Image]], texts: Sequence[str]) -> st
     if len(pages) == 1:
         return texts[0]
     return "\n\n".join(f"--- {name} ---\n{text}" for (name, _), text in zip(pages, texts, strict=False))
-
-
-def keep_file(name: str, content: str) -> str:
-    """Save a text for download, where it is deleted in time; returns its path."""
-    folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
-    (folder / name).write_text(content, encoding="utf-8")
-    return str(folder / name)
-
-
-def plain(text: str) -> str:
-    """Text of a visitor or a model, so that Markdown shows it as it is."""
-    return "".join(f"&#{ord(c)};" if c in "|<>&`*_[]\\" else c for c in " ".join(text.split()))
 
 
 class Table:
@@ -359,7 +404,13 @@ def tile_overlay(pipe: Pipeline, image: Image.Image, max_tiles: int) -> tuple[Im
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return run_app(argv, build_demo, name="mm app ocr", description="Read pages and charts in the browser.")
+    return run_app(
+        argv,
+        build_page,
+        ["read"],
+        name="mm app ocr",
+        description="Read pages and charts in the browser.",
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ APPS = Registry(
         "all": "mm.apps.front:main",
         "chat": "mm.apps.chat:main",
         "ocr": "mm.apps.ocr_chart:main",
+        "draw": "mm.apps.text_to_image:main",
     },
 )
 # The apps define their own options, and show them with --help.
@@ -22,7 +23,7 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 
 def app(context: typer.Context) -> None:
-    """Start a web app: `mm app [chat|ocr]`, all of them as tabs without a name; `mm app chat --help` lists options."""
+    """Start a web app: `mm app [chat|ocr|draw]`, all as tabs without a name; `mm app chat --help` lists options."""
     words = list(context.args)
     name = words.pop(0) if words and not words[0].startswith("-") else "all"
     if name not in APPS.entries:

@@ -1,4 +1,7 @@
-"""The front page in a process of its own, with one more endpoint: how many answers the engine has ended."""
+"""The front page in a process of its own, with one more endpoint: how many answers the engines have ended.
+
+Arguments: the models that it offers.
+"""
 
 import os
 import shutil
@@ -6,22 +9,25 @@ import sys
 
 import gradio as gr
 
-from apps import common, front
-from mm.pipeline import Pipeline
+from apps import front, server
+from apps.line import Line
+from apps.models import Models
 
-folder = common.make_private_folder()
-pipe = Pipeline.from_pretrained("nano-vl2")
-demo = front.build_demo(pipe)
+folder = server.make_private_folder()
+models = Models(sys.argv[1:], line=Line(running=8, waiting=24))
+models.load_defaults(["chat", "read", "draw"])
+demo = front.build_page(models)
 
 
 def ended() -> int:
     """Requests that have ended, however."""
-    return pipe.engine.statistics.requests
+    loaded = [label for label in models.labels("chat") if models.is_loaded(label)]
+    return sum(models.get(label, "chat").engine.statistics.requests for label in loaded)
 
 
 with demo:
     gr.api(ended, api_name="ended")
-print(common.serve(demo, common.ServeOptions(max_upload_mb=2)), flush=True)
+print(server.serve(demo, server.ServeOptions(max_upload_mb=2)), flush=True)
 sys.stdin.read()  # until the tests are over
 shutil.rmtree(folder)
 os._exit(0)  # the servers' threads take seconds to end

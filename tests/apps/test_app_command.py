@@ -22,10 +22,10 @@ def test_every_entry_is_an_app() -> None:
 def test_an_unknown_app_lists_the_known_ones() -> None:
     result = CliRunner().invoke(app, ["app", "chta"])
     assert result.exit_code == 2
-    assert "unknown app 'chta'; known: all, chat, ocr. Did you mean 'chat'?" in result.stderr
+    assert "unknown app 'chta'; known: all, chat, draw, ocr. Did you mean 'chat'?" in result.stderr
 
 
-@pytest.mark.parametrize("words", [[], ["chat"], ["ocr"]])
+@pytest.mark.parametrize("words", [[], ["chat"], ["ocr"], ["draw"]])
 def test_help_is_the_apps_own(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     result = CliRunner().invoke(app, ["app", *words, "--help"])
     assert result.exit_code == 0

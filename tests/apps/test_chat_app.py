@@ -71,7 +71,7 @@ def test_a_mistake_is_a_sentence(client: Client, text: str, options: dict[str, A
 def hostile(server: str, path: str) -> str:
     """What a program gets that names a file without uploading it."""
     message = {"text": "What?", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    body = {"data": [message, chat.ASK, "", 16, 0, 1, -1]}
+    body = {"data": [message, chat.ASK, "", 16, 0, 1, -1, "nano-vl2"]}
     event = httpx.post(f"{server}/gradio_api/call/chat", json=body).json()["event_id"]
     return httpx.get(f"{server}/gradio_api/call/chat/{event}", timeout=30).text
 
@@ -125,7 +125,7 @@ def test_a_closed_tab_ends_its_answer(server: str) -> None:
         files={"files": ("r.png", (EXAMPLES / "receipt.png").read_bytes())},
     ).json()
     message = {"text": "Read all the text.", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    data = [message, None, chat.ASK, "", 2048, 2.0, 1, 1]  # so hot that it does not end by itself
+    data = [message, None, chat.ASK, "", 2048, 2.0, 1, 1, "nano-vl2"]  # so hot that it does not end by itself
     before = client.predict(api_name="/ended")
     body = {"data": data, "fn_index": fn, "session_hash": "closing"}
     httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()

@@ -8,26 +8,26 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from apps import common
+from apps import common, server
 from mm.errors import ImageError, OptionError, ResourceError
 
 
-def options(*words: str) -> common.ServeOptions:
-    return common.parse_arguments(words, "app", "an app")[1]
+def options(*words: str) -> server.ServeOptions:
+    return server.parse_arguments(words, "app", "an app")[1]
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
     given = options()
-    assert given == common.ServeOptions(host="127.0.0.1", port=None, auth=None, root_path=None)
+    assert given == server.ServeOptions(host="127.0.0.1", port=None, auth=None, root_path=None, share=False)
 
 
 def test_every_option_is_read() -> None:
     given = options(
         *("--host", "0.0.0.0", "--port", "8000", "--auth", "ada:a:b", "--max-upload-mb", "5"),
-        *("--queue-size", "7", "--root-path", "/mm"),
+        *("--queue-size", "7", "--root-path", "/mm", "--share"),
     )
-    assert given == common.ServeOptions(
-        host="0.0.0.0", port=8000, auth=("ada", "a:b"), max_upload_mb=5, queue_size=7, root_path="/mm"
+    assert given == server.ServeOptions(
+        host="0.0.0.0", port=8000, auth=("ada", "a:b"), max_upload_mb=5, queue_size=7, root_path="/mm", share=True
     )
 
 
@@ -37,7 +37,7 @@ def test_every_option_is_read() -> None:
         (("--port", "0"), "'0' is not a whole number from 1 to 65535"),
         (("--port", "http"), "'http' is not a whole number"),
         (("--auth", "ada"), "expected USER:PASS"),
-        (("--share",), "unrecognized arguments: --share"),
+        (("--queue-size", "0"), "'0' is not a whole number from 1 to 10000"),
     ],
 )
 def test_a_wrong_option_ends_with_status_2(
@@ -50,25 +50,25 @@ def test_a_wrong_option_ends_with_status_2(
 
 
 def test_an_unknown_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def build(pipe: object) -> gr.Blocks:
+    def build(models: object) -> gr.Blocks:
         raise AssertionError("nothing was loaded")
 
-    assert common.run_app(["--model", "./none"], build, name="mm app", description="") == 1
+    assert server.run_app(["--model", "./none"], build, ["chat"], name="mm app", description="") == 1
     err = capsys.readouterr().err
     assert "error: " in err and "Traceback" not in err
 
 
 def test_a_taken_port_is_passed_over() -> None:
-    first = common.free_port("127.0.0.1")
+    first = server.free_port("127.0.0.1")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first))
         taken.listen()
-        assert common.free_port("127.0.0.1") > first
+        assert server.free_port("127.0.0.1") > first
 
 
 def test_a_host_that_is_not_here_is_refused() -> None:
     with pytest.raises(OptionError, match="there is no address 'no such host'"):
-        common.free_port("no such host")
+        server.free_port("no such host")
 
 
 @pytest.fixture

@@ -1,0 +1,111 @@
+"""The top of a page: its title, and the list of models with what each needs before it is loaded."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from mm.errors import OptionError
+from mm.pipeline import Pipeline
+
+from .common import sentences
+from .models import Models, Task
+
+UNKNOWN_CONTEXT = 4096  # until a model is loaded
+
+
+class Picker:
+    """The top of a page: its title, the model, and what the model needs before it is loaded.
+
+    Made inside a page's blocks. ``model`` is an input of every endpoint of the page.
+
+    Args:
+        models: of the server.
+        task: of the page.
+        title: of the page.
+    """
+
+    def __init__(self, models: Models, task: Task, title: str) -> None:
+        self._models = models
+        self._task = task
+        labels, label = models.labels(task), models.default(task)
+        with gr.Row(equal_height=False, elem_classes="app-top"):
+            with gr.Column(scale=3, min_width=260):
+                gr.Markdown(f"# {title}", elem_classes="app-head")
+                self.about = gr.Markdown(self._about(label), elem_classes="app-about")
+            with gr.Column(scale=1, min_width=260):
+                self.model = gr.Dropdown(labels, value=label, label="Model", visible=len(labels) > 0, filterable=False)
+                self.button = gr.Button("Load", variant="primary", visible=self._waits(label))
+
+    @property
+    def context(self) -> int:
+        """Tokens of the model that the page starts with, as far as it is loaded."""
+        label = self._models.default(self._task)
+        return self._models.get(label, self._task).context if self._models.is_loaded(label) else UNKNOWN_CONTEXT
+
+    def holds(self, what: Callable[[Pipeline], bool]) -> bool:
+        """Whether something holds for the model that the page starts with; True until it is loaded."""
+        label = self._models.default(self._task)
+        return not self._models.is_loaded(label) or what(self._models.get(label, self._task))
+
+    def _waits(self, label: str | None) -> bool:
+        return label is not None and not self._models.is_loaded(label)
+
+    def _about(self, label: str | None) -> str:
+        lacking = self._models.lacking(self._task)
+        if label is None:
+            return lacking
+        if self._models.is_loaded(label):
+            return f"{label} · {self._models.get(label, self._task).context:,} tokens of context"
+        said = f"{label} is not loaded: {self._models.needs(label)} Press Load to use it."
+        return f"{lacking} {said}".strip()
+
+    def wire(
+        self, outputs: Sequence[gr.components.Component], fit: Callable[[Pipeline], Sequence[Any]], api_name: str
+    ) -> None:
+        """Connect the list and the button; call it at the end of the page.
+
+        Args:
+            outputs: further components that depend on the model.
+            fit: their updates for a model that is loaded.
+            api_name: of the endpoint that loads a model.
+        """
+        models, task = self._models, self._task
+
+        def state(label: str | None) -> tuple[Any, ...]:
+            loaded = models.is_loaded(label)
+            updates = fit(models.get(label, task)) if loaded else [gr.skip() for _ in outputs]
+            return (self._about(label), gr.update(visible=self._waits(label)), *updates)
+
+        async def choose(model: str | None) -> tuple[Any, ...]:
+            with sentences():
+                return await asyncio.to_thread(state, model)
+
+        async def load(model: str | None) -> AsyncIterator[tuple[Any, ...]]:
+            """Load a model of the list.
+
+            Args:
+                model: its name in the list.
+            """
+            with sentences():
+                if model not in models.labels(task):
+                    raise OptionError(f"unknown model {model!r}; known: {', '.join(models.labels(task))}")
+                said = ""
+
+                def tell(text: str) -> None:
+                    nonlocal said
+                    said = text
+
+                began = time.perf_counter()
+                loading = asyncio.create_task(asyncio.to_thread(models.load, model, tell))
+                while not (await asyncio.wait([loading], timeout=0.3))[0]:
+                    seconds = time.perf_counter() - began
+                    yield (f"{said} ({seconds:.0f} s)", *[gr.skip()] * (1 + len(outputs)))
+                await loading
+                yield await asyncio.to_thread(state, model)
+
+        shown = [self.about, self.button, *outputs]
+        self.model.change(choose, self.model, shown, api_visibility="private", show_progress="hidden")
+        self.button.click(load, self.model, shown, api_name=api_name, show_progress="hidden", concurrency_limit=None)

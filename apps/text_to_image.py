@@ -1,0 +1,402 @@
+"""A web page that draws: ``python -m apps.text_to_image``, ``mm app draw``."""
+
+import asyncio
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from random import SystemRandom
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from mm.drawn_file import Recipe, save
+from mm.errors import ImageError, OptionError, PromptError
+from mm.pictures import Drawings
+from mm.pipeline import Pipeline
+
+from .common import AGES, Sessions, keep_file, open_upload, plain, sentences, uploaded
+from .drawing_run import Drawing
+from .models import Models
+from .picker import Picker
+from .server import run_app
+
+MOST, MOST_DRAWN = 16, 32  # pictures of a request
+MOST_KEPT = 100  # pictures of a session's history
+MOST_LETTERS = 4000  # of a prompt
+EXACT = 2**53 - 1  # largest whole number that a browser keeps
+EXAMPLES = ["a red circle", "two blue stars on a yellow background", "a green square left of a red triangle"]
+Kept = list[tuple[str, str]]  # (path, caption) of pictures, newest first in the history
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page, and what the front page connects with the others.
+
+    Attributes:
+        demo: the blocks.
+        chosen: path of the chosen picture, or None.
+        ask: the button "Ask about this picture", hidden where there is nobody to ask.
+    """
+
+    demo: gr.Blocks
+    chosen: gr.State
+    ask: gr.Button
+
+
+def build_demo(pipe: Pipeline) -> gr.Blocks:
+    """The page of one loaded model. Endpoints for programs: ``/draw``, ``/restore`` and ``/load_drawing_model``."""
+    return build_page(Models.of(pipe)).demo
+
+
+def build_page(models: Models, *, asks: bool = False) -> Page:
+    """The page.
+
+    Args:
+        models: of the server.
+        asks: whether there is a chat to carry a picture to.
+    """
+    sessions = Sessions()
+
+    async def draw(
+        prompt: str,
+        count: float,
+        seed: float | None,
+        keep_seed: bool,
+        guidance: float,
+        temperature: float,
+        negative: str,
+        best_of: float,
+        model: str | None,
+        history: Kept,
+        request: gr.Request,
+    ) -> AsyncIterator[tuple[Any, ...]]:
+        """Draw pictures of a prompt.
+
+        Args:
+            prompt: what to draw.
+            count: pictures.
+            seed: of the first picture; the next ones count up.
+            keep_seed: whether to draw with this seed; otherwise a fresh one is taken and told.
+            guidance: how closely to follow the prompt; 1 is no guidance, and twice as fast.
+            temperature: less is less varied; 0 takes the most likely code.
+            negative: what to lead away from; may be empty.
+            best_of: draw so many and keep the best; 1 draws no more than are asked for.
+            model: its name in the list.
+            history: of the session.
+        """
+        with sentences(), models.using(model, "draw") as pipe, sessions.place(models.line, request) as place:
+            assert model is not None
+            recipe = Recipe(
+                prompt=check_prompt(prompt),
+                seed=check_seed(seed) if keep_seed else SystemRandom().randrange(2**32),
+                model=model,
+                negative_prompt=(negative or "").strip() or None,
+                guidance_scale=guidance,
+                temperature=temperature,
+                number=check_count("count", count, MOST),
+                best_of=check_count("best of", best_of, MOST_DRAWN) if best_of != 1 else None,
+            )
+            still = [gr.skip()] * 4  # of the outputs after the gallery: data, pictures, history, its gallery
+            async for text in place.wait():
+                yield text, gr.skip(), recipe.seed, *still
+            drawing = Drawing(pipe, recipe)
+            if place.cancelled:
+                drawing.cancel()
+            columns = across(recipe.best_of or recipe.number)
+            began = time.monotonic()
+            yield "Drawing ...", gr.Gallery([], columns=columns), recipe.seed, *still
+            with sessions.running(request, drawing):
+                async for frame in drawing.frames():
+                    yield frame.text, frame.pictures, gr.skip(), *still
+            drawn = drawing.result
+            kept = await asyncio.to_thread(keep_pictures, drawn, recipe)
+            history = [*kept, *history][:MOST_KEPT]
+            yield (
+                ending(drawn, recipe, time.monotonic() - began),
+                gr.Gallery(kept, columns=across(len(kept))),
+                gr.skip(),
+                as_data(drawn, recipe),
+                kept,
+                history,
+                history,
+            )
+
+    async def restore(file: str | None) -> tuple[Any, ...]:
+        """The settings of a picture that was drawn here or by ``mm draw``.
+
+        Args:
+            file: the PNG file.
+        """
+        if not file:
+            return (gr.skip(),) * 10
+        with sentences():
+            recipe = await asyncio.to_thread(read_recipe, file)
+            return settings_of(recipe, models.labels("draw"))
+
+    def choose(pictures: Kept, event: gr.SelectData) -> tuple[Any, ...]:
+        with sentences():
+            index = event.index if isinstance(event.index, int) else -1
+            if not 0 <= index < len(pictures):
+                raise ImageError("that picture is not here any more. Choose another one")
+            return chosen_updates(pictures[index][0])
+
+    async def use_settings(path: str | None) -> tuple[Any, ...]:
+        with sentences():
+            recipe = await asyncio.to_thread(read_recipe, path)
+            return settings_of(recipe, models.labels("draw"))
+
+    def first(pictures: Kept) -> tuple[Any, ...]:
+        return chosen_updates(pictures[0][0] if pictures else None)
+
+    with gr.Blocks(title="Text to image", analytics_enabled=False, delete_cache=AGES) as demo:
+        picker = Picker(models, "draw", "Text to image")
+        able = models.default("draw") is not None
+        chosen, pictures, past = gr.State(None), gr.State([]), gr.State([])
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=320):
+                prompt = gr.Textbox(label="Prompt", placeholder="What to draw", max_lines=8, max_length=MOST_LETTERS)
+                gr.Examples(EXAMPLES, prompt, label="Examples")
+                with gr.Row():
+                    start = gr.Button("Draw", variant="primary", interactive=able)
+                    stop = gr.Button("Cancel", interactive=able)
+                count = gr.Slider(1, MOST, value=4 if able else 1, step=1, label="Pictures")
+                with gr.Group():
+                    seed = gr.Number(
+                        None, label="Seed", placeholder="a fresh one each time", precision=0, minimum=0, maximum=EXACT
+                    )
+                    keep_seed = gr.Checkbox(False, label="Keep this seed")
+                with gr.Accordion("More settings", open=False):
+                    guidance = gr.Slider(
+                        0, 20, value=5, step=0.1, label="Guidance", info="How closely to follow the prompt; 1 is none."
+                    )
+                    temperature = gr.Slider(
+                        0, 2, value=1, step=0.05, label="Temperature", info="Less is less varied; 0 is greedy."
+                    )
+                    negative = gr.Textbox(
+                        "", label="Negative prompt", info="What to lead away from.", max_length=MOST_LETTERS
+                    )
+                    best_of = gr.Slider(
+                        1,
+                        MOST_DRAWN,
+                        value=1,
+                        step=1,
+                        label="Best of",
+                        info="Draw so many, and show the best by how well the model reads the prompt in them.",
+                    )
+                file = gr.File(
+                    label="Restore settings: drop a picture that was drawn here",
+                    file_types=[".png"],
+                    type="filepath",
+                    height=160,
+                )
+            with gr.Column(scale=3, min_width=320):
+                status = gr.Markdown(
+                    "Describe a picture, then draw it." if able else models.lacking("draw"), elem_classes="app-status"
+                )
+                gallery = gr.Gallery(
+                    label="Pictures",
+                    columns=2,
+                    height="auto",
+                    object_fit="contain",
+                    interactive=False,
+                    buttons=["download", "fullscreen"],
+                    elem_classes="app-gallery",
+                )
+                with gr.Column(visible=False) as choice:
+                    details = gr.Markdown()
+                    with gr.Row():
+                        download = gr.DownloadButton("Download PNG", size="md", min_width=120)
+                        again = gr.Button("Use its settings", size="md", min_width=120)
+                        ask = gr.Button("Ask about this picture", size="md", visible=asks, min_width=120)
+                with gr.Accordion("History of this session", open=False):
+                    album = gr.Gallery(
+                        label="Earlier pictures",
+                        columns=6,
+                        height=260,
+                        object_fit="contain",
+                        interactive=False,
+                        allow_preview=False,
+                        buttons=[],
+                    )
+                    clear = gr.Button("Clear the history", size="sm")
+                with gr.Accordion("Last drawing as data", open=False):
+                    data = gr.JSON(label="Drawing", show_label=False, max_height=400)
+        settings = [prompt, count, seed, keep_seed, guidance, temperature, negative, best_of, picker.model]
+        shown = [chosen, choice, details, download]
+        drawing = gr.on(
+            [start.click, prompt.submit],
+            draw,
+            [*settings, past],
+            [status, gallery, seed, data, pictures, past, album],
+            api_name="draw",
+            show_progress="hidden",
+            concurrency_limit=None,
+        )
+        drawing.success(first, pictures, shown, api_visibility="private", show_progress="hidden")
+        drawing.failure(lambda: "Nothing was drawn.", None, status, api_visibility="private", show_progress="hidden")
+        stop.click(sessions.end, api_visibility="private", queue=False, show_progress="hidden")
+        gallery.select(choose, pictures, shown, api_visibility="private", show_progress="hidden")
+        album.select(choose, past, shown, api_visibility="private", show_progress="hidden")
+        clear.click(lambda: ([], []), None, [past, album], api_visibility="private", show_progress="hidden")
+        restored = [*settings, status]
+        file.upload(restore, file, restored, api_name="restore", show_progress="hidden")
+        again.click(use_settings, chosen, restored, api_visibility="private", show_progress="hidden")
+        picker.wire([start, stop], lambda pipe: [gr.update(interactive=True)] * 2, "load_drawing_model")
+        demo.unload(sessions.end)
+    return Page(demo, chosen, ask)
+
+
+def check_prompt(prompt: object) -> str:
+    """A prompt without white space at its ends.
+
+    Raises:
+        PromptError: empty, or too long to be one.
+    """
+    text = prompt.strip() if isinstance(prompt, str) else ""
+    if not text:
+        raise PromptError("the prompt is empty. Write what to draw")
+    if len(text) > MOST_LETTERS:
+        raise PromptError(f"the prompt has {len(text):,} letters; at most {MOST_LETTERS:,} are read. Shorten it")
+    return text
+
+
+def check_seed(seed: object) -> int:
+    """A seed that a browser can hold.
+
+    Raises:
+        OptionError: none, or out of range.
+    """
+    if seed is None:
+        raise OptionError("there is no seed to keep. Write one, or draw with a fresh one")
+    if isinstance(seed, bool) or not isinstance(seed, int | float) or seed != int(seed) or not 0 <= seed <= EXACT:
+        raise OptionError(f"the seed is {seed!r}; expected a whole number from 0 to {EXACT}")
+    return int(seed)
+
+
+def check_count(name: str, value: object, most: int) -> int:
+    """A number of pictures.
+
+    Raises:
+        OptionError: out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 1 <= value <= most:
+        raise OptionError(f"{name} is {value!r}; expected a whole number from 1 to {most}")
+    return int(value)
+
+
+def across(count: int) -> int:
+    """Columns in which so many pictures are shown."""
+    return 1 if count == 1 else 2 if count <= 4 else 3 if count <= 9 else 4
+
+
+def keep_pictures(drawn: Drawings, recipe: Recipe) -> Kept:
+    """Each picture as a PNG file that says how it is drawn alone, with what is shown under it."""
+    kept = []
+    words = "-".join(re.findall(r"[a-z0-9]+", recipe.prompt.lower()))[:40].strip("-") or "picture"
+    for image, picture in zip(drawn.images, drawn.pictures, strict=True):
+        assert isinstance(image, Image.Image)
+        own = replace(recipe, seed=picture.seed, number=1, best_of=None)
+        path = keep_file(f"{words}-{picture.seed}.png", lambda path, image=image, own=own: save(image, path, own))
+        score = "" if picture.score is None else f" · score {picture.score:.2f}"
+        kept.append((path, f"seed {picture.seed}{score}"))
+    return kept
+
+
+def ending(drawn: Drawings, recipe: Recipe, seconds: float) -> str:
+    """What came of a drawing, as a sentence."""
+    count = len(drawn.pictures)
+    pictures = "1 picture" if count == 1 else f"{count} pictures"
+    if drawn.cancelled:
+        was = "was" if count == 1 else "were"
+        return (
+            f"Stopped: {pictures} of {recipe.number} {was} finished." if count else "Stopped: no picture was finished."
+        )
+    best = (
+        ""
+        if recipe.best_of is None
+        else f", the best of {recipe.best_of}; the score is the log-likelihood of the prompt"
+    )
+    return f"{pictures} in {seconds:.1f} s{best}."
+
+
+def as_data(drawn: Drawings, recipe: Recipe) -> dict[str, Any]:
+    """A drawing for programs, with the names of ``mm draw --json``."""
+    return {
+        "model": recipe.model,
+        "prompt": recipe.prompt,
+        "pictures": [{"seed": picture.seed, "score": picture.score} for picture in drawn.pictures],
+        "cancelled": drawn.cancelled,
+    }
+
+
+def read_recipe(path: object) -> Recipe:
+    """The settings in a picture that was uploaded or drawn here.
+
+    Raises:
+        ImageError: no upload, no picture, or none with settings.
+    """
+    file = uploaded(path)
+    open_upload(path)  # its limits hold before anything is read at length
+    try:
+        return Recipe.read(file)
+    except ImageError as error:
+        raise ImageError(str(error).replace(str(file), file.name)) from error
+
+
+def settings_of(recipe: Recipe, labels: Sequence[str]) -> tuple[Any, ...]:
+    """The settings of a recipe for the page, and a sentence about them.
+
+    Raises:
+        OptionError: the page cannot show them.
+    """
+    known = recipe.model in labels
+    said = [f"Settings restored; seed {recipe.seed} is kept."]
+    if not known:
+        said.append(f"It was drawn by {recipe.model}, which is not offered here: another model draws something else.")
+    left = [
+        f"{name} {value}" for name, value in (("top-k", recipe.top_k), ("top-p", recipe.top_p)) if value is not None
+    ]
+    if left:
+        said.append(f"It was drawn with {' and '.join(left)}, which only 'mm draw --again' repeats.")
+    return (
+        recipe.prompt,
+        check_count("the number of its pictures", recipe.number, MOST),
+        check_seed(recipe.seed),
+        True,
+        recipe.guidance_scale,
+        recipe.temperature,
+        recipe.negative_prompt or "",
+        1 if recipe.best_of is None else check_count("best of", recipe.best_of, MOST_DRAWN),
+        recipe.model if known else gr.skip(),
+        " ".join(said),
+    )
+
+
+def chosen_updates(path: str | None) -> tuple[Any, ...]:
+    """The chosen picture, whether it is shown, how it was drawn, and its file."""
+    if path is None:
+        return None, gr.update(visible=False), "", None
+    recipe = read_recipe(path)
+    said = [f"**{plain(recipe.prompt)}**", f"seed {recipe.seed} · {recipe.model} · guidance {recipe.guidance_scale:g}"]
+    said[1] += f" · temperature {recipe.temperature:g}"
+    if recipe.negative_prompt:
+        said.append(f"away from: {plain(recipe.negative_prompt)}")
+    return path, gr.update(visible=True), "  \n".join(said), path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return run_app(
+        argv,
+        lambda models: build_page(models).demo,
+        ["draw"],
+        name="mm app draw",
+        description="Draw pictures in the browser.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
