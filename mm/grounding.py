@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw, ImageFont
 
 REF_OPEN, REF_CLOSE, DET_OPEN, DET_CLOSE = "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>"
+BOX_TOKENS = (REF_OPEN, REF_CLOSE, DET_OPEN, DET_CLOSE)
 COORDINATE_MAX = 999  # official inference.py: x / 999 * width
 
 _TAGS = re.compile(r"<\|/?(?:ref|det)\|>")

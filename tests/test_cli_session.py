@@ -89,7 +89,7 @@ def test_mistakes_do_not_end_the_session(model: str, tmp_path: Path) -> None:
         "/nope",
         "/save",
         f"/save {tmp_path}/none/talk.json",
-        "How many <image> are there?",
+        "How many <image> and <image> are there?",
         "/help",
         "/exit",
         "never read",

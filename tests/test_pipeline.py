@@ -1,9 +1,11 @@
 """The Python face, on the recorded checkpoints: tiny random models of the true structure."""
 
 import asyncio
+import copy
 import gc
 import json
 import os
+import pickle
 import re
 import signal
 import threading
@@ -22,6 +24,7 @@ from mm import (
     PromptError,
     Request,
     ResourceError,
+    TaskError,
 )
 from mm.chat import TASK_PROMPTS, parse_messages
 from mm.generation.engine import Engine
@@ -657,6 +660,18 @@ def test_an_overflow_that_no_tiling_mends(folder, picture):
 def test_a_context_that_is_no_length(folder, context):
     with pytest.raises(OptionError, match=f"context is {context}; expected a whole number of 1 or more."):
         Pipeline.from_pretrained(folder, device="cpu", context=context)
+
+
+@pytest.mark.parametrize("number", [0, -1, True, 1.5])
+def test_a_number_of_conversations_that_is_none(folder, number):
+    with pytest.raises(OptionError, match=f"max_running is {number}; expected a whole number of 1 or more."):
+        Pipeline.from_pretrained(folder, device="cpu", max_running=number)
+
+
+@pytest.mark.parametrize("make", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_pipeline_is_not_copied(pipe, make):
+    with pytest.raises(TaskError, match=r"cannot be copied or sent .* Load it there, with Pipeline.from_pretrained"):
+        make(pipe)
 
 
 def test_out_of_memory_says_what_would_fit(folder, picture):

@@ -20,7 +20,7 @@ from mm.evaluation.readers import ReaderPool
 from mm.evaluation.rendering import open_painter
 from mm.evaluation.report import Answer, Report, Row, refusals
 from mm.evaluation.tasks import BY_NAME, TASKS, Task
-from mm.evaluation.tesseract import read_with_tesseract, tesseract_version
+from mm.evaluation.tesseract import missing_tesseract, read_with_tesseract, tesseract_version
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def evaluate(
         progress: called after every batch.
 
     Raises:
-        OptionError: an unknown task, or a number out of its range.
-        ResourceError: held-out fonts are missing.
+        OptionError: an unknown task, a number out of its range, or no reading task for Tesseract alone.
+        ResourceError: held-out fonts are missing; or Tesseract, where it is to run alone.
     """
     known = (*TASKS, *BY_NAME) if documents is None else tuple(documents)
     if tasks is None:
@@ -72,11 +72,13 @@ def evaluate(
     numbers = {"limit": limit, "control_limit": control_limit, "batch_size": batch_size, "workers": workers}
     _check_options(tasks, known, numbers)
     wanted = {name: math.ceil(limit * _task(name).documents) for name in tasks}
+    version = tesseract_version() if tesseract else None
     if reader is None:
-        wanted = {name: limit for name in tasks if _task(name).reading}
+        wanted = _reading_only(tasks, limit)
+        if tesseract and version is None:
+            raise missing_tesseract()
     if documents is not None:
         wanted = {name: min(count, len(documents[name])) for name, count in wanted.items()}
-    version = tesseract_version() if tesseract else None
 
     done = 0
     found: dict[str, list[Answer]] = {name: [] for name in wanted}
@@ -118,6 +120,18 @@ def evaluate(
 def _task(name: str) -> Task:
     """What is known of a task; stored sets may have others."""
     return (TASKS | BY_NAME).get(name, Task(""))
+
+
+def _reading_only(tasks: Sequence[str], limit: int) -> dict[str, int]:
+    """What Tesseract can be asked: {task: documents}."""
+    wanted = {name: limit for name in tasks if _task(name).reading}
+    if not wanted:
+        reading = ", ".join(name for name, task in TASKS.items() if task.reading)
+        raise OptionError(
+            f"there is no text to transcribe in {', '.join(tasks)}, and Tesseract does nothing else. Reading tasks: "
+            f"{reading}"
+        )
+    return wanted
 
 
 def _check_options(tasks: Sequence[str], known: Sequence[str], numbers: Mapping[str, int]) -> None:

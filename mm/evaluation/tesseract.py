@@ -22,6 +22,11 @@ def tesseract_version() -> str | None:
     return (done.stdout or done.stderr).splitlines()[0].strip()
 
 
+def missing_tesseract() -> ResourceError:
+    """What to do where the program is not installed."""
+    return ResourceError("tesseract is not installed. On Debian or Ubuntu: apt install tesseract-ocr")
+
+
 def read_with_tesseract(images: Sequence[Image.Image]) -> list[str]:
     """Transcriptions by Tesseract: English, page mode 6 (one block of rows, so that columns stay in their row).
 
@@ -29,7 +34,7 @@ def read_with_tesseract(images: Sequence[Image.Image]) -> list[str]:
         ResourceError: the program is missing or fails.
     """
     if shutil.which("tesseract") is None:
-        raise ResourceError("tesseract is not installed. On Debian or Ubuntu: apt install tesseract-ocr")
+        raise missing_tesseract()
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         return list(pool.map(_read, images))
 

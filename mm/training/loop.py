@@ -168,10 +168,12 @@ class _Run:
                 over = session.session_seconds is not None and (
                     now - self.begin > session.session_seconds - RESERVED_SECONDS
                 )
-                decisions = [progress.done, progress.seconds, float(over or stopped.is_set())]
+                decisions = [progress.done, progress.seconds, 2.0 if stopped.is_set() else float(over)]
                 gathered = self.ranks.gather(np.array([*decisions, *self.source.counts()], dtype=np.float64))
                 progress.done, progress.seconds = min(float(gathered[0, 0]), 1.0), float(gathered[0, 1])
                 if gathered[:, 2].any() or progress.done >= 1.0:
+                    if progress.step == first_step and progress.done < 1.0 and gathered[:, 2].max() < 2.0:
+                        raise self._over_before_training()
                     break
                 self.source.set_progress(progress.done)
                 self.source.check()
@@ -281,11 +283,14 @@ class _Run:
             return 1.0 / self.recipe.schedule.train_seconds
         left = self._session_left()
         if left <= 0:
-            raise ResourceError(
-                f"session_seconds {self.session.session_seconds:.0f} were over before training began. Allow more time, "
-                "or lower data.prefill."
-            )
+            raise self._over_before_training()
         return (1.0 - self.progress.done) / left
+
+    def _over_before_training(self) -> ResourceError:
+        return ResourceError(
+            f"session_seconds {self.session.session_seconds:.0f} were over before training began: "
+            f"{RESERVED_SECONDS:.0f} of them are for the end of the run. Allow more time, or lower data.prefill."
+        )
 
     def _session_left(self) -> float:
         """Seconds of this session that are left for training; infinite without a limit."""

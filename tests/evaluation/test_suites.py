@@ -289,12 +289,19 @@ def test_tables_give_partial_credit():
 
 
 def test_tesseract_alone(stored):
-    report = evaluate(None, documents=stored, tasks=("lines",), limit=2, tesseract=True)
     if tesseract_version() is None:
-        assert report.rows == () and report.tesseract == "not installed"
+        with pytest.raises(ResourceError, match="tesseract is not installed. On Debian"):
+            evaluate(None, documents=stored, tasks=("lines",), limit=2, tesseract=True)
     else:
+        report = evaluate(None, documents=stored, tasks=("lines",), limit=2, tesseract=True)
         assert [row.measure for row in report.rows] == ["CER", "exact"]
         assert all(row.result is None and row.tesseract.count == 2 for row in report.rows)
+
+
+def test_tesseract_alone_has_nothing_to_do_with_scenes():
+    message = "no text to transcribe in scenes, grounding, and Tesseract does nothing else. Reading tasks: lines_known"
+    with pytest.raises(OptionError, match=message):
+        evaluate(None, tasks=("scenes", "grounding"), limit=2, tesseract=True)
 
 
 def test_pictures_do_not_depend_on_the_number_of_workers(fonts_are_here):

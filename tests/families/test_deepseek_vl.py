@@ -263,6 +263,14 @@ def test_the_other_verbs(pipe: Pipeline, hybrid: Path) -> None:
     assert caption.usage.completion_tokens == 3
 
 
+def test_a_vocabulary_without_boxes_refuses_to_ground(pipe: Pipeline, hybrid: Path) -> None:
+    image = hybrid.parent / "images" / "chart_640x480.png"
+    with pytest.raises(TaskError, match=r"cannot ground: its vocabulary has no <\|ref\|>, .* Use a DeepSeek-VL2 model"):
+        pipe.ground(image, "the red car")
+    with pytest.raises(TaskError, match=r"cannot constrain boxes: .* vocabulary has no <\|ref\|>"):
+        pipe.chat(image, "Where is it?", constrain_boxes=True)
+
+
 def test_the_command_line_answers_from_a_folder(hybrid: Path) -> None:
     image = str(hybrid.parent / "images" / "chart_640x480.png")
     question = "<image_placeholder>Describe the chart in one line."

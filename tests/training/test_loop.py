@@ -83,6 +83,11 @@ def test_mistakes_are_found_before_any_work(toy_folder: Path, tmp_path: Path) ->
         _train(toy_folder, tmp_path / "file" / "out")
     with pytest.raises(ResourceError, match="No font of the 'train' families was found in"):
         _train(toy_folder, tmp_path / "out", f"data.fonts={tmp_path}")
+    over = r"session_seconds 5 were over before training began: 25 of them .* Allow more time, or lower data.prefill"
+    for finish in (True, False):  # before the first step, whether the schedule is fitted into the session or goes on
+        with pytest.raises(ResourceError, match=over):
+            _train(toy_folder, tmp_path / "over", session_seconds=5.0, finish=finish)
+    assert [path.name for path in (tmp_path / "over").iterdir() if path.suffix != ".jsonl"] == []
     with pytest.raises(ResourceError, match=r"data.ring_gib 1e-05 gives a bucket of 1 views 0 slots"):
         _train(toy_folder, tmp_path / "out", "data.ring_gib=1.0e-5")
 
