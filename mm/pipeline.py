@@ -552,8 +552,8 @@ class Pipeline:
         missing = [token for token in BOX_TOKENS if token not in self.processor.tokenizer.special_tokens]
         if missing:
             raise TaskError(
-                f"{self.name} cannot {what}: it writes no boxes, its vocabulary has no {missing[0]}. Use a DeepSeek-VL2 "
-                "model such as nano-vl2"
+                f"{self.name} cannot {what}: its vocabulary has no {missing[0]}, so it writes no boxes. Use a "
+                "DeepSeek-VL2 model, such as nano-vl2"
             )
 
     def _constraint(self, max_new_tokens: int) -> TokenConstraint:
