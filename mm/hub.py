@@ -119,22 +119,26 @@ def find_autoencoder(name: str | None, model_folder: Path | None) -> Path:
     """
     beside = None if model_folder is None else model_folder / "vae"
     if name is None and beside is not None and (beside / "config.json").is_file():
-        return beside
+        name = str(beside)
     found = AUTOENCODER if name is None else name
-    path = Path(found).expanduser()
-    if path.is_dir():
-        return path
-    places = "a folder with its config.json and diffusion_pytorch_model.safetensors, or a hub id, with --vae (vae=)"
-    if not _HUB_ID.fullmatch(found):
-        raise CheckpointNotFoundError(f"there is no folder {found!r} with an autoencoder. Name {places}")
-    try:
-        return _download(found, None, _AUTOENCODER_FILES)
-    except CheckpointNotFoundError as error:
-        cause = str(error).partition(". ")[0]
-        raise CheckpointNotFoundError(
-            f"this model draws through an autoencoder (335 MB, downloaded apart), which is not to be had: {cause}. "
-            f"Fetch {found} once with the network, or name {places}"
-        ) from error
+    files = " and ".join(_AUTOENCODER_FILES)
+    places = f"a folder with {files}, such as a copy of {AUTOENCODER}, or a hub id, with --vae (vae= in Python)"
+    folder = Path(found).expanduser()
+    if not folder.is_dir():
+        if not _HUB_ID.fullmatch(found):
+            raise CheckpointNotFoundError(f"there is no folder {found!r} with an autoencoder. Name {places}")
+        try:
+            folder = _download(found, None, _AUTOENCODER_FILES)
+        except CheckpointNotFoundError as error:
+            cause = str(error).partition(". ")[0]
+            raise CheckpointNotFoundError(
+                f"this model draws through an autoencoder (335 MB, downloaded apart), which is not to be had: {cause}. "
+                f"Fetch {found} once with the network, or name {places}"
+            ) from error
+    missing = [file for file in _AUTOENCODER_FILES if not (folder / file).is_file()]
+    if missing:
+        raise CheckpointNotFoundError(f"{str(folder)!r} has no {missing[0]}, so it is no autoencoder. Name {places}")
+    return folder
 
 
 @dataclass(frozen=True)

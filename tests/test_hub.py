@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mm.errors import CheckpointNotFoundError, OptionError
-from mm.hub import bundled_models, find_checkpoint, find_config, known_names, published_configs
+from mm.hub import bundled_models, find_autoencoder, find_checkpoint, find_config, known_names, published_configs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -119,7 +119,7 @@ def test_published_configs_need_no_network() -> None:
         name: folder for name, folder in published_configs().items() if (folder / "processor_config.json").is_file()
     }
     assert list(names) == list(published_configs())[: len(names)]  # models that see come first
-    janus = [f"deepseek-ai/Janus-{size}" for size in ("1.3B", "Pro-1B", "Pro-7B")]
+    janus = [f"deepseek-ai/Janus{size}" for size in ("-1.3B", "-Pro-1B", "-Pro-7B", "Flow-1.3B")]
     vl = [f"deepseek-ai/deepseek-vl-{size}-{kind}" for size in ("1.3b", "7b") for kind in ("base", "chat")]
     assert sorted(names) == [*janus, *vl, *(f"deepseek-ai/deepseek-vl2{size}" for size in ("", "-small", "-tiny"))]
     for name, folder in names.items():
@@ -128,7 +128,7 @@ def test_published_configs_need_no_network() -> None:
         model_type = json.loads((folder / "config.json").read_text())["model_type"]
         assert model_type == ("multi_modality" if name in (*janus, *vl) else "deepseek_vl_v2")
         sft_format = json.loads((folder / "processor_config.json").read_text())["sft_format"]
-        assert sft_format == ("deepseek_old" if name.endswith("1.3B") else "deepseek")
+        assert sft_format == ("deepseek_old" if name.endswith("Janus-1.3B") else "deepseek")
 
 
 def test_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,16 +269,37 @@ def test_no_cache_folder(tmp_path: Path) -> None:
     assert run("print(cached_models())", tmp_path / "none") == "[]"
 
 
-@pytest.mark.parametrize(
-    ("name", "family"),
-    [
-        ("deepseek-ai/janusflow-1.3B", "JanusFlow"),
-        ("deepseek-ai/JanusFlow-1.3B", "JanusFlow"),
-    ],
-)
-def test_families_to_come_are_named_before_any_download(name: str, family: str) -> None:
-    with pytest.raises(CheckpointNotFoundError, match=f"{name} is a {family} model, which mm does not run yet"):
-        find_checkpoint(name)
+def test_an_autoencoder_is_beside_the_model_or_where_it_is_named(tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    for folder in (model / "vae", other):
+        folder.mkdir(parents=True)
+        (folder / "config.json").write_text("{}")
+        (folder / "diffusion_pytorch_model.safetensors").touch()
+    assert find_autoencoder(None, model) == model / "vae"
+    assert find_autoencoder(str(other), model) == other
+    (other / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointNotFoundError, match="has no diffusion_pytorch_model.safetensors, so it is no autoencoder. Name a fol"
+    ):
+        find_autoencoder(str(other), None)
+    with pytest.raises(CheckpointNotFoundError, match="there is no folder './gone' with an autoencoder. Name a folder"):
+        find_autoencoder("./gone", model)
+
+
+def test_an_autoencoder_that_is_not_to_be_had_is_named(hub: Hub, tmp_path: Path) -> None:
+    message = run("find_autoencoder(None, None)", tmp_path, HF_HUB_OFFLINE="1")
+    assert message.startswith(
+        "CheckpointNotFoundError this model draws through an autoencoder (335 MB, downloaded apart), which is not to "
+        "be had: stabilityai/sdxl-vae is not (completely) in the cache"
+    )
+    assert message.endswith(
+        "and HF_HUB_OFFLINE is set. Fetch stabilityai/sdxl-vae once with the network, or name a folder with "
+        "config.json and diffusion_pytorch_model.safetensors, such as a copy of stabilityai/sdxl-vae, or a hub id, "
+        "with --vae (vae= in Python)."
+    )
+    message = run("find_autoencoder('org/model', None)", tmp_path, HF_ENDPOINT=hub.url)
+    assert "has no diffusion_pytorch_model.safetensors, so it is no autoencoder" in message
+    assert [path for path in hub.requests if "/resolve/" in path and "config" not in path] == []
 
 
 def test_a_model_that_does_not_run_is_told_before_its_weights_are_downloaded(

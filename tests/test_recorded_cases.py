@@ -33,6 +33,7 @@ def test_an_unknown_case_names_the_known_ones(golden: Callable[[str], Path]) -> 
         ("janus-1.3b", 2_089_297_547),
         ("janus-pro-1b", 2_089_297_547),
         ("janus-pro-7b", 7_420_434_059),
+        ("janusflow-1.3b", 2_046_367_504),
     ],
 )
 def test_manifests_add_up_to_their_totals(name: str, elements: int, manifest: Callable[[str], dict[str, Any]]) -> None:

@@ -28,6 +28,7 @@ VERIFIERS = Registry(
         "deepseek_vl": "mm.evaluation.verify_vl:verify_vl",
         "deepseek_vl2": "mm.evaluation.verify_vl2:verify_vl2",
         "janus_pro": "mm.evaluation.verify_janus:verify_janus",
+        "janusflow": "mm.evaluation.verify_janusflow:verify_janusflow",
         "vlm_image_processor": "mm.evaluation.verify_vlm_images:verify_vlm_images",
         "vl2_processor": "mm.evaluation.verify_vl2_processor:verify_vl2_processor",
     },

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mm.devices import exact_convolutions
-from mm.errors import CheckpointNotFoundError, ConfigError, WeightsError
+from mm.errors import ConfigError, WeightsError
 
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -30,13 +30,15 @@ class Autoencoder:
         device: where its weights go.
         dtype: their type. In float16 SDXL's autoencoder overflows; then it is float32.
 
+    Attributes:
+        scale: latents are divided by it.
+
     Raises:
-        CheckpointNotFoundError: a file is missing.
         ConfigError: it is another kind of model, or its latents are of another form.
     """
 
     def __init__(self, folder: Path, *, channels: int, pixels: int, device: torch.device, dtype: torch.dtype) -> None:
-        self._scale = check_folder(folder, channels=channels, pixels=pixels)
+        self.scale = check_folder(folder, channels=channels, pixels=pixels)
         self._folder = folder
         self._device = device
         self._dtype = torch.float32 if dtype == torch.float16 else dtype
@@ -87,7 +89,7 @@ class Autoencoder:
         """
         self.warm_up()
         with torch.no_grad(), exact_convolutions(self._device, self._dtype):
-            scaled = latents.to(self._device, torch.float32) / self._scale
+            scaled = latents.to(self._device, torch.float32) / self.scale
             rows = [self._network.decode(row.to(self._dtype)).sample.float() for row in scaled.split(1)]
         return torch.cat(rows)
 
@@ -108,12 +110,6 @@ def _quietly() -> Iterator[None]:
 def check_folder(folder: Path, *, channels: int, pixels: int) -> float:
     """What can be said of a folder without loading it; arguments and errors as of ``Autoencoder``. Its scaling factor:
     latents are divided by it."""
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise CheckpointNotFoundError(
-                f"{str(folder)!r} has no {name}, so it is no autoencoder. Name a folder with {CONFIG} and {WEIGHTS} in "
-                "diffusers' layout, such as a copy of stabilityai/sdxl-vae"
-            )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

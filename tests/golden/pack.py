@@ -17,6 +17,7 @@ CASES = (
     "deepseek_vl_",
     "deepseek_vl2_",
     "janus_pro",
+    "janusflow",
     "preprocess_",
 )  # name prefixes
 MANIFESTS = (
@@ -28,6 +29,7 @@ MANIFESTS = (
     "janus-1.3b",
     "janus-pro-1b",
     "janus-pro-7b",
+    "janusflow-1.3b",
 )
 XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 16 << 20}]
 

@@ -24,11 +24,13 @@ ELEMENTS = {
     "Janus-1.3B": 2_089_297_547,
     "Janus-Pro-1B": 2_089_297_547,
     "Janus-Pro-7B": 7_420_434_059,
+    "JanusFlow-1.3B": 2_046_367_504,
 }
 UNUSED = (
     "vision.attn_pool.",
     "vision_model.vision_tower.attn_pool.",
     "vision_model.vision_tower_low.vision_tower.attn_pool.",
+    "vision_und_enc_model.vision_tower.attn_pool.",
     "vision_model.high_layer_norm.",
     "vision_model.low_layer_norm.",
     "gen_vision_model.quantize.codebook_used",

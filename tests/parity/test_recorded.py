@@ -1,4 +1,4 @@
-"""Every recorded case of DeepSeek-VL, DeepSeek-VL2 and Janus, whole, against the limits of the design's contract 2."""
+"""Every recorded case of DeepSeek-VL, DeepSeek-VL2, Janus and JanusFlow, whole, against the limits of the design's contract 2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +22,7 @@ def test_every_recorded_case_is_here() -> None:
         "deepseek_vl_hybrid",
         "deepseek_vl_single",
         "janus_pro",
+        "janusflow",
         "preprocess_vl2",
         "preprocess_vlm",
     ]
@@ -37,6 +38,7 @@ ROWS = {
     "deepseek_vl_hybrid": 70,
     "deepseek_vl_single": 120,
     "janus_pro": 186,
+    "janusflow": 95,
     "preprocess_vl2": 278,
     "preprocess_vlm": 310,
 }
