@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.tiny_flow import write_tiny_flow
 from tests.tiny_janus import write_tiny_janus
 
 TESTS = Path(__file__).parent
@@ -61,6 +62,12 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def tiny_janus(golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Janus, which draws."""
     return write_tiny_janus(golden("janus_pro") / "checkpoint", tmp_path_factory.mktemp("janus"))
+
+
+@pytest.fixture(scope="session")
+def tiny_flow(golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random JanusFlow and its autoencoder, which draws."""
+    return write_tiny_flow(golden("janusflow"), tmp_path_factory.mktemp("flow"))
 
 
 @pytest.fixture(scope="session")

@@ -218,9 +218,11 @@ class Engine:
         places = [(prompt.conditional[:-1], len(prompt.conditional) - 1)]
         if guidance_scale != 1:
             places.append((prompt.unconditional[:attended], len(prompt.unconditional) - 1))
-        lanes = [(prompt_inputs(ids), begin) for ids, begin in places]
+        # No keys: prompts are not looked for in the cache. What was computed in other pieces differs in its last bits,
+        # and a prompt to draw is short beside one step of its picture.
+        keys = token_keys(prompt_inputs(prompt.conditional[:0]))
         task = FlowTask(
-            lanes=tuple(FlowLane(inputs=inputs, keys=token_keys(inputs), begin=begin) for inputs, begin in lanes),
+            lanes=tuple(FlowLane(inputs=prompt_inputs(ids), keys=keys, begin=begin) for ids, begin in places),
             row=row,
             handle=Handle(row),
             guidance_scale=guidance_scale,
