@@ -7,6 +7,7 @@ import time
 import pytest
 import torch
 
+from tests.generation.host_waits import host_waits
 from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone
 from tests.generation.tiny import IMAGE_ID, new_engine, picture_inputs, plain_greedy, text_inputs
 
@@ -84,26 +85,7 @@ def test_a_second_turn_computes_its_new_tokens_only(on_gpu, new_row):
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_decode_steps_of_many_rows_do_not_wait_for_the_host(on_gpu, new_row):
-    """Between two steps the tokens are read back once; nothing else may wait."""
-    waits = []
-    with new_engine(on_gpu) as engine:
-        scheduler = engine._scheduler
-
-        def watched(part):
-            def run(*arguments):
-                torch.cuda.set_sync_debug_mode("error")
-                try:
-                    return part(*arguments)
-                except RuntimeError as error:
-                    waits.append(str(error))
-                    raise
-                finally:
-                    torch.cuda.set_sync_debug_mode("default")
-
-            return run
-
-        for name in ("_decode", "_uniforms", "_allowed"):
-            setattr(scheduler, name, watched(getattr(scheduler, name)))
+    with new_engine(on_gpu, graphs=False) as engine, host_waits(engine._scheduler) as waits:
         rows = [new_row(prompt, max_new_tokens=12) for prompt in PROMPTS * 4]
         threads = [
             threading.Thread(target=lambda p=p, row=row: engine.submit(text_inputs(p), row).result())

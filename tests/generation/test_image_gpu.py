@@ -7,6 +7,7 @@ import torch
 
 from mm.evaluation.verify_janus import draw_greedily
 from mm.families.table import load_model, load_processor
+from tests.generation.host_waits import host_waits
 from tests.generation.test_image import CODES, draw, new_engine, new_row
 
 pytestmark = [
@@ -46,25 +47,7 @@ def test_a_seed_gives_the_same_codes_in_a_batch(folder, model) -> None:
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_step_does_not_wait_for_the_host(folder, model) -> None:
     prompt = load_processor(folder).drawing_prompt("two red circles")
-    waits = []
-    with new_engine(model) as engine:
-        scheduler = engine._scheduler
-
-        def watched(part):
-            def run(*arguments):
-                torch.cuda.set_sync_debug_mode("error")
-                try:
-                    return part(*arguments)
-                except RuntimeError as error:
-                    waits.append(str(error))
-                    raise
-                finally:
-                    torch.cuda.set_sync_debug_mode("default")
-
-            return run
-
-        for name in ("_decode", "_uniforms"):
-            setattr(scheduler, name, watched(getattr(scheduler, name)))
+    with new_engine(model, graphs=False) as engine, host_waits(engine._scheduler) as waits:
         rows = [new_row(seed) for seed in range(6)]
         scales = [5.0, 1.0, 5.0, 5.0, 1.0, 3.0]
         handles = [engine.draw(prompt, row, guidance_scale=scale) for row, scale in zip(rows, scales, strict=True)]
