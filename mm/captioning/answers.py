@@ -12,7 +12,7 @@ from mm.errors import InputError
 from mm.generation.handle import Handle
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
-from mm.pipeline import DEFAULT_MAX_NEW_TOKENS, Pipeline
+from mm.pipeline import Pipeline
 
 RETRY_TEMPERATURE = 0.7  # a greedy answer that is wrong would be the same again
 
@@ -68,27 +68,18 @@ class Asker:
             RefusedError: prompt and answer do not fit the context.
         """
         inputs, sampling = answer.prepared.inputs, self._sampling
-        left = self._pipe.context - inputs.num_tokens
-        if left < (sampling.max_new_tokens or 1):
-            raise RefusedError(
-                "context",
-                f"the prompt takes {inputs.num_tokens} tokens and the answer {sampling.max_new_tokens or 1}, but the "
-                f"context is {self._pipe.context}. Use fewer tiles (--max-tiles) or a shorter answer",
-            )
         if answer.attempt:
             sampling = replace(sampling, do_sample=None, temperature=sampling.temperature or RETRY_TEMPERATURE)
         if sampling.samples:  # an image's own, whatever its place among the others
             identity = zlib.crc32(answer.item.id.encode("utf-8", errors="surrogateescape"))
             answer.seed = ((sampling.seed or 0) + (answer.attempt << 32) + identity) % 2**63
-        tokenizer = self._pipe.processor.tokenizer
-        answer.row = Row(
-            prompt_ids=inputs.input_ids,
-            options=replace(sampling, seed=answer.seed),
-            max_new_tokens=sampling.max_new_tokens or min(DEFAULT_MAX_NEW_TOKENS, left),
-            end_ids=frozenset({tokenizer.eos_id}),
-            hidden_ids=tokenizer.special_ids,
-            decode=tokenizer.decode,
-        )
+        answer.row = self._pipe.new_row(inputs, replace(sampling, seed=answer.seed))
+        if answer.row is None:
+            raise RefusedError(
+                "context",
+                f"the prompt takes {inputs.num_tokens} tokens and the answer {sampling.max_new_tokens or 1}, but the "
+                f"context is {self._pipe.context}. Use fewer tiles (--max-tiles) or a shorter answer",
+            )
         answer.handle = self._pipe.engine.submit(inputs, answer.row)
         self.running[answer.number] = answer
         if not self._task.wants_json:  # the pixels are needed for a second attempt only

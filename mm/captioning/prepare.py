@@ -1,28 +1,21 @@
-"""From an item to tensors, in processes of their own: a picture that crashes or hangs its decoder costs only itself.
+"""From an item to tensors, in processes of their own: a picture that crashes or hangs its decoder costs only itself."""
 
-A worker is a Python process that runs ``work``. It is told with pickled messages on its standard input what to prepare
-and answers on its standard output; it ends when its input does, so none outlives a run that is killed.
-"""
-
-import os
-import pickle
-import struct
-import subprocess
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from queue import SimpleQueue
+from typing import Any
 
+from mm.captioning import processes
 from mm.captioning.sources import Item
 from mm.captioning.tasks import Task
 from mm.chat import SpecialTokens
 from mm.contracts import Inputs
 from mm.errors import InputError, MMError
 from mm.request import Request, Settings, conversation
-
-_LENGTH = struct.Struct("<Q")
 
 
 class RefusedError(Exception):
@@ -66,7 +59,7 @@ class Preparer:
         if self.processor is None:
             self.processor = load_processor(self.folder)
         try:
-            question = self.task.question(item.name, self._tags(item))
+            question = ask(self.task, item)
             # A file's name or tags are plain text, whatever they contain.
             special: SpecialTokens = "auto" if self.task.prompt is None or question == self.task.prompt else "none"
             settings = Settings(sampling=SamplingOptions(), system=self.system, special_tokens=special)
@@ -77,17 +70,18 @@ class Preparer:
         except (MMError, OSError, ValueError, ArithmeticError, MemoryError, SyntaxError) as error:
             raise RefusedError("failed", f"{type(error).__name__}: {error}") from error
 
-    def _tags(self, item: Item) -> str:
-        if not self.task.reads_tags or item.tags or not item.tag_path:
-            return item.tags
-        try:
-            return Path(item.tag_path).read_text(encoding="utf-8", errors="replace").strip()
-        except FileNotFoundError:
-            return ""
+
+def ask(task: Task, item: Item) -> str:
+    """The question about an image, its tags read where the task wants them."""
+    tags = item.tags
+    if task.reads_tags and not tags and item.tag_path:
+        with suppress(FileNotFoundError):
+            tags = Path(item.tag_path).read_text(encoding="utf-8", errors="replace").strip()
+    return task.question(item.name, tags)
 
 
 class Workers:
-    """Prepares items in the background, in the order they are handed in.
+    """Prepares items in the background, in the order they are handed in. Its processes start at once.
 
     Args:
         preparer: what is done with each.
@@ -97,9 +91,18 @@ class Workers:
 
     def __init__(self, preparer: Preparer, count: int, timeout: float) -> None:
         self._preparer, self._timeout, self._count = preparer, timeout, count
-        self._local = threading.local()
-        self._processes: list[_Process] = []
+        self._processes = {_Process(preparer) for _ in range(count)}
+        self._idle: SimpleQueue[_Process] = SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
         self._threads = ThreadPoolExecutor(max(1, count), thread_name_prefix="mm-prepare")
+        self._closed = False
+
+    def wait(self) -> None:
+        """Until all processes have started; one that could not is told of with its first image."""
+        for process in self._processes:
+            with suppress(EOFError):
+                process.wait()
 
     def submit(self, item: Item) -> "Future[Prepared]":
         """Its future raises ``RefusedError`` for an image that cannot be used."""
@@ -108,62 +111,65 @@ class Workers:
     def _prepare(self, item: Item) -> Prepared:
         if self._count == 0:
             return self._preparer.prepare(item)
-        process: _Process | None = getattr(self._local, "process", None)
-        if process is None:
-            process = self._local.process = _Process(self._preparer)
-            self._processes.append(process)
+        process = self._idle.get()  # there are as many as threads
         try:
             return process.ask(item, self._timeout)
         except EOFError:  # it crashed or was killed: the next image gets a new one
-            self._processes.remove(process)
-            self._local.process = None
-            raise RefusedError(*process.end()) from None
+            self._processes.discard(process)
+            reason = process.end()
+            if not self._closed:
+                process = _Process(self._preparer)
+                self._processes.add(process)
+            raise RefusedError(*reason) from None
+        finally:
+            self._idle.put(process)
 
     def close(self) -> None:
         """End the processes; what waits is dropped."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for process in list(self._processes):
             process.end()
         self._threads.shutdown(wait=True)
+        for process in list(self._processes):  # what was started meanwhile
+            process.end()
 
 
 class _Process:
-    """One worker, used by one thread."""
+    """One worker, used by one thread at a time."""
 
     def __init__(self, preparer: Preparer) -> None:
-        import mm
-
-        root = str(Path(mm.__file__).parent.parent)  # the worker is to find the same mm
-        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from mm.captioning.prepare import work; work()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,  # Ctrl-C is for the run, which finishes what it has in hand
-        )
+        self._process = processes.start("mm.captioning.prepare:work", threads=1)
         self._message = preparer
         self._started = False
         self._late = False
 
+    def wait(self) -> None:
+        """Until it has loaded what it needs; EOFError when it has ended."""
+        if self._started:
+            return
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            processes.send(self._process.stdin, self._message)
+            processes.receive(self._process.stdout)
+        except (OSError, ValueError) as error:  # ValueError: closed by end()
+            raise EOFError from error
+        self._started = True
+
     def ask(self, item: Item, timeout: float) -> Prepared:
         """Raises ``RefusedError`` for an image that cannot be used, EOFError when the process is gone."""
         assert self._process.stdin is not None and self._process.stdout is not None
+        self.wait()  # the time limit is the image's, not that of loading torch
+        timer = threading.Timer(timeout, self._kill)
+        timer.daemon = True
+        timer.start()
         try:
-            if not self._started:  # the time limit is the image's, not that of loading torch
-                _send(self._process.stdin, self._message)
-                _receive(self._process.stdout)
-                self._started = True
-            timer = threading.Timer(timeout, self._kill)
-            timer.daemon = True
-            timer.start()
-            try:
-                _send(self._process.stdin, item)
-                answer = _receive(self._process.stdout)
-            finally:
-                timer.cancel()
-        except (OSError, ValueError) as error:  # ValueError: closed by end()
+            processes.send(self._process.stdin, item)
+            answer = processes.receive(self._process.stdout)
+        except (OSError, ValueError) as error:
             raise EOFError from error
+        finally:
+            timer.cancel()
         if isinstance(answer, Prepared):
             return answer
         raise RefusedError(*answer)
@@ -174,53 +180,26 @@ class _Process:
 
     def end(self) -> tuple[str, str]:
         """End it, and say why it was gone."""
-        self._process.kill()
-        status = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            try:
-                pipe.close()
-            except (OSError, ValueError):
-                continue  # what could not be sent is for nobody
+        status = processes.end(self._process)
         if self._late:
             return "timeout", "opening the image took too long"
         return "crash", f"the process that opened the image ended with status {status}"
-
-
-def _send(stream: IO[bytes], value: object) -> None:
-    data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    stream.write(_LENGTH.pack(len(data)))
-    stream.write(data)
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> Any:
-    """Raises EOFError at the end. Both ends are processes of this run: nothing of a stranger is unpickled."""
-    head = stream.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (size,) = _LENGTH.unpack(head)
-    data = stream.read(size)
-    if len(data) < size:
-        raise EOFError
-    return pickle.loads(data)
 
 
 def work() -> None:
     """A worker's life."""
     import torch
 
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints must not come between
+    answers = processes.answers_to_parent()
     torch.set_num_threads(1)
-    preparer: Preparer = _receive(sys.stdin.buffer)
-    _send(answers, "ready")
+    preparer: Preparer = processes.receive(sys.stdin.buffer)
+    processes.send(answers, "ready")
     while True:
         try:
-            item: Item = _receive(sys.stdin.buffer)
+            item: Item = processes.receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            _send(answers, preparer.prepare(item))
+            processes.send(answers, preparer.prepare(item))
         except RefusedError as refusal:
-            _send(answers, (refusal.reason, str(refusal)))
+            processes.send(answers, (refusal.reason, str(refusal)))

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from mm.captioning import Job, Task, run
-from mm.captioning import job as job_module
+from mm.captioning import ledger as ledger_module
 from mm.captioning import sinks as sinks_module
 from mm.captioning.log import Log
 from mm.captioning.state import Lock
@@ -27,7 +27,7 @@ VOLATILE = ("time", "seconds")
 @pytest.fixture(autouse=True)
 def _commit_at_once(monkeypatch):
     """Every answer is a commit of its own, so that there is something in between to be cut off."""
-    monkeypatch.setattr(job_module, "COMMIT_EVERY_S", 0.0)
+    monkeypatch.setattr(ledger_module, "COMMIT_EVERY_S", 0.0)
 
 
 def rows(path: Path) -> list[dict]:
@@ -276,13 +276,13 @@ def test_workers_survive_what_kills_them(pipe, tmp_path):
 KILLER = """
 import os, random, signal, sys
 import torch
-import mm.captioning.job
+from mm.captioning import ledger
 from mm.captioning import Job, run
 from mm.generation.sampling import SamplingOptions
 from mm.pipeline import Pipeline
 
 torch.set_num_threads(1)
-mm.captioning.job.COMMIT_EVERY_S = 0.0
+ledger.COMMIT_EVERY_S = 0.0
 pipe = Pipeline.from_pretrained("nano-vl2", max_running=4)
 draw = random.Random(os.path.basename(sys.argv[2]))
 job = Job(sys.argv[1], sys.argv[2], sampling=SamplingOptions(max_new_tokens=2), max_tiles=1, batch_size=4, workers=0)
