@@ -19,9 +19,10 @@ from mm.contracts import CancelToken, ImageHead, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.drawing import Drawer, DrawingProgress
 from mm.environment import host_memory
-from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError, TaskError
+from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError, PromptError, TaskError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.handle import Handle
+from mm.generation.reasoning import split_reasoning
 from mm.generation.row import Row, TokenConstraint
 from mm.generation.sampling import SamplingOptions
 from mm.generation.vae import Autoencoder
@@ -61,6 +62,8 @@ from mm.weights import Progress
 
 # Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
 DEFAULT_MAX_NEW_TOKENS = 1024
+# The same where the model reasons before it answers.
+DEFAULT_REASONING_TOKENS = 8192
 # A decode step on the CPU that reads fewer bytes of weights than this runs on one thread: more do not make it faster
 # (14.7 M parameters: 4.4 ms a token with one, 4.6 ms with two), and where another process uses the cores, waiting for
 # each other costs far more than the step (220 to 420 ms a token with two).
@@ -104,6 +107,7 @@ class Pipeline:
         max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
         needs_image: the model was trained with pictures only: a conversation without one gets a warning.
         vae: of a model that draws by flow, where its autoencoder is; see ``from_pretrained``.
+        graphs: on CUDA, record decode steps as graphs and replay them; False launches each step anew.
     """
 
     def __init__(
@@ -117,6 +121,7 @@ class Pipeline:
         max_running: int = DEFAULT_SLOTS,
         needs_image: bool = False,
         vae: str | Path | None = None,
+        graphs: bool = True,
     ) -> None:
         trained = model.decoder.max_positions
         if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
@@ -147,6 +152,7 @@ class Pipeline:
             decode_threads=1 if few else None,
             version=self._embedder.version,
             release=self._embedder.views.clear,
+            graphs=graphs,
         )
         self._lock = threading.Lock()
         self._grammar: Any = None
@@ -176,6 +182,7 @@ class Pipeline:
         max_running: int = DEFAULT_SLOTS,
         progress: Progress | None = None,
         vae: str | Path | None = None,
+        optimize: bool = True,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -191,6 +198,8 @@ class Pipeline:
                 and how many there are.
             vae: of a model that draws by flow: folder or hub id of its autoencoder, which is looked for when the first
                 picture is asked for. None: the folder ``vae`` in the model's folder, else stabilityai/sdxl-vae.
+            optimize: make products over the same input one, and on CUDA use kernels and graphs for decode steps. False
+                runs every module as it is written: slower, for comparison and for finding faults.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
@@ -198,6 +207,7 @@ class Pipeline:
             ResourceError: it does not fit the memory.
         """
         from mm.families.table import find_runnable, load_model, load_processor
+        from mm.transforms.optimize import optimize as optimize_decoder
 
         place = resolve_device(device)
         checkpoint = find_runnable(str(name), revision)
@@ -208,6 +218,8 @@ class Pipeline:
         processor = load_processor(checkpoint.folder)
         with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
             model = load_model(checkpoint.folder, device=place, dtype=number, progress=progress)
+            if optimize:
+                optimize_decoder(model.decoder)
         return cls(
             model,
             processor,
@@ -217,6 +229,7 @@ class Pipeline:
             max_running=max_running,
             needs_image=_needs_image(checkpoint.folder),
             vae=vae,
+            graphs=optimize,
         )
 
     def chat(
@@ -255,6 +268,54 @@ class Pipeline:
         """
         job = self._prepare(Request(images=images, question=question, messages=messages), parse_options(options))
         return self._stream(job)
+
+    def complete(
+        self, prompt: str, *, suffix: str | None = None, images: Images = None, **options: Unpack[ChatOptions]
+    ) -> Reply:
+        """Continue a raw text, without a chat template: what base checkpoints are for.
+
+        Args:
+            prompt: what stands before the continuation. With ``special_tokens="all"`` the special tokens in it are
+                control tokens; else they are plain text.
+            suffix: what stands after it: the model fills the gap between the two. For models trained to fill gaps.
+            images: of models that see: where the image tags of the prompt stand; without tags they come first.
+            **options: see the class.
+
+        Raises:
+            InputError: as in ``chat``.
+            TaskError: an image for a model that reads text only, or a suffix for one that cannot fill gaps.
+        """
+        return self.stream_completion(prompt, suffix=suffix, images=images, **options).reply
+
+    def stream_completion(
+        self, prompt: str, *, suffix: str | None = None, images: Images = None, **options: Unpack[ChatOptions]
+    ) -> TextStream:
+        """Like ``complete``, as an iterator over pieces of text; see ``stream``."""
+        settings = parse_options(options)
+        if settings.system is not None:
+            raise OptionError("system belongs to a chat; a completion has no system prompt. Write it into the prompt.")
+        for name, text in (("prompt", prompt), ("suffix", suffix)):
+            if not isinstance(text, str) and not (name == "suffix" and text is None):
+                raise PromptError(f"the {name} must be a string, got {type(text).__name__}")
+        shown = as_list(images)
+        self._check_sees(shown)
+        if suffix is not None:
+            if shown:
+                raise PromptError("a gap between two texts is filled without images. Leave the images or suffix out.")
+            inputs = self.processor.process_infill(prompt, suffix)
+        else:
+            tag = self.processor.spec.image_token
+            if shown and tag not in prompt:
+                prompt = f"{tag}\n" * len(shown) + prompt
+            inputs = self.processor.process_prompt(
+                prompt,
+                shown,
+                apply_template=False,
+                max_tiles=settings.max_tiles,
+                official_images=settings.official_images,
+                special=None if settings.special_tokens == "all" else frozenset(),
+            )
+        return self._stream(self._job(inputs, settings))
 
     def chat_batch(
         self,
@@ -491,8 +552,10 @@ class Pipeline:
 
     def _prepare(self, request: Request, settings: Settings, *, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
         """Everything before the model: messages, images, tokens, limits."""
+        messages = conversation(request, settings)
+        self._check_sees([image for message in messages for image in message.images])
         inputs = self.processor.process(
-            conversation(request, settings),
+            messages,
             max_tiles=settings.max_tiles,
             official_images=settings.official_images,
         )
@@ -501,6 +564,18 @@ class Pipeline:
                 f"{self.name} was trained with pictures only: without one its answer means nothing. Give it an image.",
                 stacklevel=3,
             )
+        if self._is_base:
+            warnings.warn(
+                f"{self.name} is a base checkpoint, which continues text and was not trained to chat. Use complete() "
+                "or 'mm complete', or the chat checkpoint of this name.",
+                stacklevel=3,
+            )
+        return self._job(inputs, settings, default_new)
+
+    def _job(self, inputs: Inputs, settings: Settings, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
+        """A prompt with its limits checked."""
+        if inputs.reasoning is not None:
+            default_new = max(default_new, DEFAULT_REASONING_TOKENS)
         row = self.new_row(inputs, settings.sampling, default_new=default_new, constrain_boxes=settings.constrain_boxes)
         if row is None:
             raise ContextOverflowError(
@@ -542,10 +617,22 @@ class Pipeline:
             max_new_tokens=max_new_tokens,
             end_ids=frozenset({tokenizer.eos_id}),
             stop_ids=frozenset(tokenizer.token_id(text) for text in options.stop if text in tokenizer.special_tokens),
-            hidden_ids=tokenizer.special_ids,
+            hidden_ids=tokenizer.hidden_ids,
             decode=tokenizer.decode,
             constraint=self._constraint(max_new_tokens) if constrain_boxes else None,
         )
+
+    def _check_sees(self, images: Sequence[ImageSource]) -> None:
+        """Raise ``TaskError`` for images of a model that reads text only, before any of them is opened."""
+        if images and not self.processor.spec.tokens_per_view:
+            from mm.families.table import cannot_see
+
+            raise cannot_see(self.name)
+
+    @property
+    def _is_base(self) -> bool:
+        """Whether the name says so: files of base and chat checkpoints may be the same."""
+        return Path(self.name).name.lower().endswith("-base")
 
     def _check_boxes(self, what: str) -> None:
         """Raise ``TaskError`` unless the vocabulary has the markup of boxes."""
@@ -581,7 +668,7 @@ class Pipeline:
                 async for piece in job.handle:
                     yield piece
 
-        return TextStream(pieces(), async_pieces(), lambda: self._reply(job), cancelled)
+        return TextStream(pieces(), async_pieces(), lambda: self._reply(job), cancelled, job.inputs.reasoning)
 
     def _answers(self, jobs: Iterable[_Job], batch_size: int) -> Iterator[tuple[int, Reply]]:
         """Number and reply of each job, as they end. At most ``batch_size`` run together; the next one is taken when
@@ -651,9 +738,12 @@ class Pipeline:
         elif row.finish_reason is None:  # interrupted before it was handed in
             row.finish("cancelled")
         assert row.finish_reason is not None
-        raw_text = row.raw_text()
+        raw_text, reasoning = row.raw_text(), None
+        if inputs.reasoning is not None:
+            reasoning, text = split_reasoning(text, inputs.reasoning)
         return Reply(
             text=text,
+            reasoning=reasoning,
             finish_reason=row.finish_reason,
             usage=Usage(
                 prompt_tokens=inputs.num_tokens,

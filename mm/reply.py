@@ -1,10 +1,12 @@
 """What a pipeline gives back."""
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
-from mm.contracts import CancelToken
+from mm.contracts import CancelToken, Reasoning
 from mm.errors import OptionError
+from mm.generation.reasoning import Kind, ReasoningSplitter
 from mm.generation.stopping import FinishReason
 from mm.grounding import Box
 
@@ -28,7 +30,7 @@ class Reply:
     """One answer. ``str(reply)`` is its text.
 
     Attributes:
-        text: the answer without special tokens.
+        text: the answer without special tokens, and without what the model thought before it.
         finish_reason: "stop" (the model's end token), "stop_string", "length" (the token limit), "loop" (the answer
             repeated itself without end and was stopped) or "cancelled".
         usage: token counts.
@@ -38,6 +40,8 @@ class Reply:
         token_ids: the tokens of the answer, end token included, or those of the stop string.
         logprobs: per token of ``token_ids`` its log-probability under the model, before penalties and temperature;
             None unless asked for.
+        reasoning: what the model thought before it answered ("" where it answered at once); None for models that do not
+            reason. ``raw_text`` and ``token_ids`` hold both.
     """
 
     text: str
@@ -47,6 +51,7 @@ class Reply:
     raw_text: str
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...] | None
+    reasoning: str | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -98,7 +103,7 @@ class AnyOf:
 
 class TextStream(Iterator[str], AsyncIterator[str]):
     """The pieces of an answer while it is made. Joined, they are ``reply.text``; none is empty or ends inside a
-    character.
+    character. ``parts`` gives the reasoning of a model that reasons as well.
 
     Read it with ``for`` in one thread, or with ``async for`` in one event loop, not both; ``cancel`` may be called from
     any thread and from a signal handler. ``async for`` raises ``BusyError`` where ``for`` would wait for a place in the
@@ -111,7 +116,10 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         async_pieces: AsyncIterator[str],
         reply: Callable[[], Reply],
         cancelled: CancelFlag,
+        reasoning: Reasoning | None = None,
     ) -> None:
+        self._splitter = None if reasoning is None else ReasoningSplitter(reasoning)
+        self._parts: deque[tuple[Kind, str]] = deque()
         self._pieces = pieces
         self._async_pieces = async_pieces
         self._reply = reply
@@ -120,24 +128,58 @@ class TextStream(Iterator[str], AsyncIterator[str]):
         self._failure: Exception | None = None
 
     def __next__(self) -> str:
-        self._read_with("for")
-        try:
-            return next(self._pieces)
-        except StopIteration:
-            raise
-        except Exception as error:
-            self._failure = error
-            raise
+        while True:
+            kind, text = self._next_part()
+            if kind == "answer":
+                return text
+
+    def parts(self) -> Iterator[tuple[Kind, str]]:
+        """The pieces with what they are part of: ``("reasoning", text)`` or ``("answer", text)``."""
+        while True:
+            try:
+                part = self._next_part()
+            except StopIteration:
+                return
+            yield part
 
     async def __anext__(self) -> str:
         self._read_with("async for")
-        try:
-            return await anext(self._async_pieces)
-        except StopAsyncIteration:
-            raise
-        except Exception as error:
-            self._failure = error
-            raise
+        while True:
+            while self._parts:
+                kind, text = self._parts.popleft()
+                if kind == "answer":
+                    return text
+            try:
+                self._take(await anext(self._async_pieces))
+            except StopAsyncIteration:
+                if not self._take_rest():
+                    raise
+            except Exception as error:
+                self._failure = error
+                raise
+
+    def _next_part(self) -> tuple[Kind, str]:
+        self._read_with("for")
+        while not self._parts:
+            try:
+                self._take(next(self._pieces))
+            except StopIteration:
+                if not self._take_rest():
+                    raise
+            except Exception as error:
+                self._failure = error
+                raise
+        return self._parts.popleft()
+
+    def _take(self, piece: str) -> None:
+        """A piece of text, as the parts that it completes."""
+        self._parts.extend([("answer", piece)] if self._splitter is None else self._splitter.push(piece))
+
+    def _take_rest(self) -> bool:
+        """What the splitter held back at the end; whether that was anything."""
+        rest = [] if self._splitter is None else self._splitter.flush()
+        self._parts.extend(rest)
+        return bool(rest)
 
     def cancel(self) -> None:
         """End the answer within one step. What is finished by then can still be read."""

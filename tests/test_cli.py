@@ -322,7 +322,7 @@ def test_models() -> None:
 
 
 def test_models_shows_the_cache(tmp_path: Path) -> None:
-    repos = {"deepseek-ai/deepseek-vl2-tiny": "deepseek_vl_v2", "someone/tuned": "deepseek_vl_v2", "other/llm": "llama"}
+    repos = {"deepseek-ai/deepseek-vl2-tiny": "deepseek_vl_v2", "someone/tuned": "deepseek_vl_v2", "other/llm": "gpt2"}
     for name, kind in repos.items():
         snapshot = tmp_path / "hub" / f"models--{name.replace('/', '--')}" / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)

@@ -13,7 +13,7 @@ from mm.families.table import build_model
 from mm.families.text import key_map_of
 from mm.families.text_config import parse_config
 
-VOCABULARY = 320
+VOCABULARY = 1440  # room for the small tokenizers of the recorded cases and tokens added to them
 _COMMON: dict[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 1,

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from mm import __version__
-from mm.cli import app_command, caption, chat, check, draw, info, read, tokens
+from mm.cli import app_command, caption, chat, check, complete, draw, info, read, tokens
 from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
 from mm.errors import MMError, OptionError
 
@@ -61,6 +61,7 @@ def top(
 
 
 app.command("chat")(chat.chat)
+app.command("complete")(complete.complete)
 app.command("ocr")(read.ocr)
 app.command("caption")(caption.caption)
 app.command("ground")(read.ground)

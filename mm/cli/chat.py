@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mm.cli import options
-from mm.cli.loading import check_images, load_pipeline, reply_json
-from mm.cli.output import note, write, write_json
+from mm.cli.loading import check_images, check_sees, load_pipeline, reply_json
+from mm.cli.output import note, write, write_aside, write_json
 from mm.cli.prompts import split_words
 
 if TYPE_CHECKING:
+    from mm.reply import TextStream
     from mm.request import ChatOptions
 
 
@@ -58,6 +59,8 @@ def chat(
     from mm.request import parse_options
 
     parse_options(chosen)  # what is wrong is told before the model is loaded
+    if prompt.images:
+        check_sees(model, revision)
     pipe = load_pipeline(model, revision, device, dtype, context)
     if prompt.question is None:
         from mm.cli.session import Session
@@ -68,10 +71,27 @@ def chat(
     if json:
         write_json({"schema": "mm.chat/1", "model": pipe.name, **reply_json(stream.reply)})
         return
-    for piece in stream:
-        write(piece, end="")
-    write("")
+    write_stream(stream)
     tell_finish(stream.reply.finish_reason)
+
+
+def write_stream(stream: "TextStream") -> None:
+    """An answer to standard output as it comes, and a line break; what was thought before it, dimmed, to standard
+    error."""
+    thinking = False
+    try:
+        for kind, text in stream.parts():
+            if kind == "reasoning":
+                write_aside(text)
+            elif thinking:
+                write_aside("\n\n")
+            thinking = kind == "reasoning"
+            if not thinking:
+                write(text, end="")
+    finally:
+        if thinking:
+            write_aside("\n")
+    write("")
 
 
 def tell_finish(reason: str) -> None:

@@ -62,6 +62,19 @@ def check_images(paths: Sequence[str]) -> None:
             open_image(path)
 
 
+def check_sees(model: str, revision: str | None) -> None:
+    """A model that reads text only is refused for images before its weights are fetched and loaded.
+
+    Raises:
+        TaskError: such a model.
+    """
+    from mm.families.table import FAMILIES, cannot_see, load_config
+    from mm.hub import find_config
+
+    if not FAMILIES.load(load_config(find_config(model, revision).folder).family).sees:
+        raise cannot_see(model)
+
+
 def _is_pipe(path: str) -> bool:
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
@@ -79,4 +92,5 @@ def reply_json(reply: "Reply") -> dict[str, Any]:
         "finish_reason": reply.finish_reason,
         "usage": {**asdict(reply.usage), "total_tokens": reply.usage.total_tokens},
         "boxes": [asdict(box) for box in reply.boxes],
+        **({} if reply.reasoning is None else {"reasoning": reply.reasoning}),
     }

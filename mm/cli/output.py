@@ -67,6 +67,14 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def write_aside(text: str) -> None:
+    """Text beside the answer, to standard error as it is, at once; dimmed on a terminal."""
+    console = Console(stderr=True)
+    sys.stdout.flush()
+    sys.stderr.write(f"\x1b[2m{text}\x1b[0m" if console.is_terminal and not console.no_color else text)
+    sys.stderr.flush()
+
+
 @contextmanager
 def spinner(text: str) -> Iterator[None]:
     """A spinner on standard error while something takes its time; nothing where that is no terminal."""

@@ -8,7 +8,7 @@ import typer
 
 from mm.cli import options
 from mm.cli.chat import tell_finish
-from mm.cli.loading import check_images, load_pipeline, reply_json
+from mm.cli.loading import check_images, check_sees, load_pipeline, reply_json
 from mm.cli.output import note, write, write_json
 from mm.errors import OptionError, ResourceError
 
@@ -33,6 +33,7 @@ def ocr(
 ) -> None:
     """Read all the text in an image, as plain text."""
     check_images((image,))
+    check_sees(model, revision)
     pipe = load_pipeline(model, revision, device, dtype, context)
     result = pipe.ocr(image, max_new_tokens=max_new_tokens, max_tiles=max_tiles)
     if json:
@@ -65,6 +66,7 @@ def ground(
     check_images((image,))
     if draw is not None:
         _check_target(draw, image)
+    check_sees(model, revision)
     pipe = load_pipeline(model, revision, device, dtype, context)
     reply = pipe.ground(image, query, max_new_tokens=max_new_tokens, max_tiles=max_tiles, constrain_boxes=constrain)
     if json:

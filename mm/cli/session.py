@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm import images as images_module
 from mm.chat import IMAGE_TAGS
+from mm.cli.chat import write_stream
 from mm.cli.output import note, write
 from mm.errors import InputError, MMError, ResourceError
 
@@ -135,9 +136,7 @@ class Session:
         shown = {**message, "images": images}
         stream = self.pipe.stream(messages=[*self._shown, shown], **self.options)
         with _interrupts_cancel(stream):
-            for piece in stream:
-                write(piece, end="")
-        write("")
+            write_stream(stream)
         reply = stream.reply
         if reply.finish_reason == "cancelled":
             note("Stopped.")
