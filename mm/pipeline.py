@@ -520,10 +520,10 @@ class Pipeline:
         return Image.fromarray(to_bytes(pixels)[0])
 
     def _image_head(self) -> ImageHead:
-        from mm.families.table import cannot_draw
+        from mm.families.table import cannot_draw, has_no_codes
 
         if self.model.flow_head is not None:
-            raise TaskError(f"{self.name} draws by flow and has no image codes. Janus models have some")
+            raise has_no_codes(self.name)
         if self.model.image_head is None:
             raise cannot_draw(self.name)
         return self.model.image_head

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from mm.config import AttentionConfig
 from mm.language.cache import LayerCache
+from mm.language.joint import Joint
 from mm.language.rope import rotate
 
 
@@ -68,6 +69,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(width, key_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(query_width, width, bias=config.output_bias)
         self.scale = config.head_dim**-0.5
+        self.joint: Joint | None = None  # of queries, keys and values; see mm.transforms.fuse
 
     def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of what one token stores: its keys and its values."""
@@ -77,9 +79,13 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache: LayerCache | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         head = self.config.head_dim
-        query = rotate(self.q_proj(x).unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, H, A)
-        key = rotate(self.k_proj(x).unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, K, A)
-        value = self.v_proj(x).unflatten(-1, (-1, head))  # (B, T, K, A)
+        if self.joint is not None:
+            queries, keys, values = self.joint(x)
+        else:
+            queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        query = rotate(queries.unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, H, A)
+        key = rotate(keys.unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, K, A)
+        value = values.unflatten(-1, (-1, head))  # (B, T, K, A)
         if cache is not None:
             cache.write(step.positions, (key, value))
             if not step.fresh:

@@ -4,6 +4,8 @@ Parameter names are the published ones (``model.layers.0.self_attn.q_proj.weight
 routed experts are stacked. Letters: B rows, T tokens, S visible slots, D hidden size, V vocabulary.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,18 @@ from mm.language.latent_attention import LatentAttention
 from mm.language.layers import GatedMLP, RMSNorm
 from mm.language.moe import MoE
 from mm.language.rope import Rope
+
+
+class DecodePath(Protocol):
+    """Another way through all layers for the steps that it takes, with the same results."""
+
+    def takes(self, embeds: Tensor, step: Step) -> bool:
+        """Whether it is made for this step."""
+        ...
+
+    def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
+        """(B, 1, D) -> (B, 1, D) hidden states after the final norm."""
+        ...
 
 
 class DecoderLayer(nn.Module):
@@ -65,6 +79,7 @@ class Decoder(nn.Module):
         attention = config.attention
         rotated = attention.qk_rope_head_dim if isinstance(attention, LatentAttentionConfig) else attention.head_dim
         self.rope = Rope(config.rope, rotated, config.max_positions)
+        self.path: DecodePath | None = None  # see mm.transforms.kernels
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D)."""
@@ -89,6 +104,8 @@ class Decoder(nn.Module):
     ) -> Tensor:
         """(B, T, D) -> (B, T, D) hidden states after the final norm."""
         step = self._step(embeds, positions, cache, visible, key_mask)
+        if self.path is not None and cache is not None and key_mask is None and self.path.takes(embeds, step):
+            return self.path(embeds, step, cache)
         x = embeds
         for index, layer in enumerate(self.model.layers):
             x = layer(x, step, None if cache is None else cache.layers[index])
@@ -99,6 +116,10 @@ class Decoder(nn.Module):
         """(..., D) -> (..., V) float32."""
         out: Tensor = self.lm_head(hidden).float()
         return out
+
+    def step_at(self, embeds: Tensor, positions: Tensor, cache: StaticCache) -> Step:
+        """What a call with these positions tells every layer."""
+        return self._step(embeds, positions, cache, None, None)
 
     def _step(
         self,

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mm.config import LatentAttentionConfig, RopeConfig, YarnConfig
 from mm.language.attention import Step, attend
 from mm.language.cache import LayerCache
+from mm.language.joint import Joint
 from mm.language.layers import RMSNorm
 from mm.language.rope import deinterleave, rotate, yarn_mscale
 
@@ -46,10 +47,16 @@ class LatentAttention(nn.Module):
         self.scale = query_head**-0.5
         if isinstance(rope.scaling, YarnConfig) and rope.scaling.mscale_all_dim:
             self.scale *= yarn_mscale(rope.scaling.factor, rope.scaling.mscale_all_dim) ** 2
+        self.joint: Joint | None = None  # of queries and latents; see mm.transforms.fuse
         # Per slot, expanding costs C * (N + V) products a head once; absorbed attention costs (2C + R) - (N + R + V)
         # products more for every token of the call. Below this many tokens absorbing is the cheaper form.
         extra = 2 * config.kv_lora_rank - kv_head
         self.absorb_limit = config.kv_lora_rank * kv_head // max(extra, 1)
+
+    @property
+    def query_layer(self) -> nn.Linear:
+        """The first layer of the queries."""
+        return self.q_proj if self.config.q_lora_rank is None else self.q_a_proj
 
     def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of what one token stores: the latent, then the shared rotated key."""
@@ -57,10 +64,12 @@ class LatentAttention(nn.Module):
 
     def forward(self, x: Tensor, step: Step, cache: LayerCache | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        query_nope, query_rope = self._query(x, step)
-        latent, key_rope = self.kv_a_proj_with_mqa(x).split(
-            (self.config.kv_lora_rank, self.config.qk_rope_head_dim), dim=-1
-        )
+        if self.joint is not None:
+            query, compressed = self.joint(x)
+        else:
+            query, compressed = self.query_layer(x), self.kv_a_proj_with_mqa(x)
+        query_nope, query_rope = self._query(query, step)
+        latent, key_rope = compressed.split((self.config.kv_lora_rank, self.config.qk_rope_head_dim), dim=-1)
         latent = self.kv_a_layernorm(latent)
         key_rope = rotate(deinterleave(key_rope.unsqueeze(2)), step.cos, step.sin).squeeze(2)
         stored = torch.cat((latent, key_rope), dim=-1)  # (B, T, C + R)
@@ -73,11 +82,10 @@ class LatentAttention(nn.Module):
         out: Tensor = self.o_proj(form(query_nope, query_rope, stored, step.mask).flatten(2))
         return out
 
-    def _query(self, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        if self.config.q_lora_rank is None:
-            query = self.q_proj(x)
-        else:
-            query = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
+    def _query(self, query: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """What ``query_layer`` gave -> (B, T, H, N) and the rotated (B, T, H, R)."""
+        if self.config.q_lora_rank is not None:
+            query = self.q_b_proj(self.q_a_layernorm(query))
         query = query.unflatten(-1, (self.config.num_heads, -1))  # (B, T, H, N + R)
         nope, rope = query.split((self.config.qk_nope_head_dim, self.config.qk_rope_head_dim), dim=-1)
         return nope, rotate(deinterleave(rope), step.cos, step.sin)

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mm.language.joint import Joint
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation (arXiv 1910.07467), computed in float32, cast back, then scaled.
@@ -31,8 +33,10 @@ class GatedMLP(nn.Module):
         self.gate_proj = nn.Linear(width, hidden, bias=False)
         self.up_proj = nn.Linear(width, hidden, bias=False)
         self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.joint: Joint | None = None  # of gate and up; see mm.transforms.fuse
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate, up = (self.gate_proj(x), self.up_proj(x)) if self.joint is None else self.joint(x)
+        out: Tensor = self.down_proj(F.silu(gate) * up)
         return out

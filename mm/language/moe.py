@@ -142,6 +142,34 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(count, width, inner))
         for parameter, fan_in in ((self.gate_proj, width), (self.up_proj, width), (self.down_proj, inner)):
             nn.init.normal_(parameter, std=fan_in**-0.5)
+        self.joint: Tensor | None = None  # (E, 2 I, D), of which gates and ups are views; see mm.transforms.fuse
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether gates and ups of an expert lie one behind the other in memory and are not trained."""
+        joint = self.joint
+        return (
+            joint is not None
+            and self.gate_proj.data_ptr() == joint.data_ptr()
+            and self.up_proj.data_ptr() == joint.data_ptr() + joint.stride(0) // 2 * joint.element_size()
+            and not self.gate_proj.requires_grad
+        )
+
+    @torch.no_grad()
+    def join(self) -> None:
+        """Lay gates and ups of each expert one behind the other, so that one product computes both."""
+        self.joint = torch.cat((self.gate_proj, self.up_proj), dim=1)
+        gate, up = self.joint.chunk(2, dim=1)
+        self.gate_proj = nn.Parameter(gate, requires_grad=False)
+        self.up_proj = nn.Parameter(up, requires_grad=False)
+
+    @torch.no_grad()
+    def part(self) -> None:
+        """The inverse of ``join``."""
+        self.joint = None
+        for name in ("gate_proj", "up_proj"):
+            own = getattr(self, name).detach().clone(memory_format=torch.contiguous_format)
+            setattr(self, name, nn.Parameter(own, requires_grad=False))
 
     def grouped(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Tokens sorted by expert, one grouped product per projection; experts without tokens are not read."""
@@ -149,8 +177,11 @@ class Experts(nn.Module):
         order = indices.flatten().argsort(stable=True)  # (M * K,)
         ends = _count(indices, self.gate_proj.shape[0]).cumsum(0).to(torch.int32)  # (E,)
         rows = x[order // indices.shape[1]]  # (M * K, D)
-        gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
-        up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
+        if self.joint is not None and self.is_joint:
+            gate, up = F.grouped_mm(rows, self.joint.transpose(1, 2), offs=ends).chunk(2, dim=-1)
+        else:
+            gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
+            up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
         out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)  # (M * K, D)
         out = out[order.argsort()].unflatten(0, indices.shape)  # (M, K, D)
         return _mix(out, weights)

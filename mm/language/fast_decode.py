@@ -1,0 +1,177 @@
+"""A decode step of a whole decoder with the kernels of ``mm.language.decode_kernels``: the function of the modules.
+
+The modules of ``mm.language`` are the plain path: what every other device runs, what trains, and what this is checked
+against. Here the same weights are gone through in another order of launches: residual and norm together, one product
+for queries, keys and values, rotation and cache in one kernel, attention that reads as many slots as a row has, experts
+without sorting. Written for one token in each row; decoders or steps that do not fit take the plain path.
+
+Letters: see ``mm.language.decode_kernels``.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mm.language import decode_kernels as kernels
+from mm.language.attention import Attention, Step
+from mm.language.cache import LayerCache, StaticCache
+from mm.language.decoder import Decoder, DecoderLayer
+from mm.language.joint import Joint
+from mm.language.latent_attention import LatentAttention
+from mm.language.layers import GatedMLP
+from mm.language.moe import Experts, MoE
+
+DOT = 16  # the matrix units' smallest side
+
+
+class FastDecode:
+    """The step of one decoder; put to use by ``mm.transforms.kernels``.
+
+    Args:
+        decoder: fused (``mm.transforms.fuse``).
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._layers = [layer for layer in decoder.model.layers if isinstance(layer, DecoderLayer)]
+        self._norm = decoder.model.norm
+        parts = [part for part in decoder.modules() if isinstance(part, Attention | LatentAttention | GatedMLP)]
+        self._joints = [part.joint for part in parts]
+        self._experts = [part for part in decoder.modules() if isinstance(part, Experts)]
+
+    @staticmethod
+    def suits(decoder: Decoder) -> str | None:
+        """Why a decoder cannot be run so; None where it can."""
+        for layer in decoder.model.layers:
+            assert isinstance(layer, DecoderLayer)
+            attention, mlp = layer.self_attn, layer.mlp
+            if isinstance(attention, LatentAttention):
+                config = attention.config
+                sizes = (config.kv_lora_rank, config.qk_rope_head_dim)
+                if any(size < DOT or size & (size - 1) for size in sizes):
+                    return f"latents of {sizes[0]} + {sizes[1]} numbers: powers of two from {DOT} on are needed"
+            elif attention.config.head_dim & (attention.config.head_dim - 1):
+                return f"heads of {attention.config.head_dim}: a power of two is needed"
+            if isinstance(mlp, MoE) and mlp.gate.config.method != "greedy":
+                return f"the router's method {mlp.gate.config.method}: greedy is needed"
+            if isinstance(mlp, MoE) and mlp.dispatch != "auto":
+                return f"experts computed in the form {mlp.dispatch!r}: 'auto' is needed"
+            if isinstance(mlp, MoE) and (mlp.experts.gate_proj.shape[1] % DOT or mlp.experts.gate_proj.shape[2] % DOT):
+                return f"expert sizes that are no multiples of {DOT}"
+        return None
+
+    def takes(self, embeds: Tensor, step: Step) -> bool:
+        """Whether this is a decode step of so few rows that the kernels are made for it, on weights that are where they
+        were."""
+        if embeds.shape[1] != 1 or step.fresh or embeds.shape[0] > kernels.MAX_GROUPED_ROWS:
+            return False
+        joined = all(joint is not None and joint.is_intact for joint in self._joints)
+        return joined and all(experts.is_joint for experts in self._experts)
+
+    def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
+        """(B, 1, D) -> (B, 1, D) hidden states after the final norm."""
+        x, delta = self.run(range(len(self._layers)), embeds[:, 0].contiguous(), step, cache)
+        return kernels.add_norm(x, delta, self._norm.weight, self._norm.eps)[1].unsqueeze(1)
+
+    def run(self, layers: Iterable[int], x: Tensor, step: Step, cache: StaticCache) -> tuple[Tensor, Tensor | None]:
+        """Some layers on (B, D): the residual stream, and what is still to be added to it."""
+        delta = None
+        positions = step.positions[:, 0].contiguous()
+        cos, sin = (table[:, 0, 0].contiguous() for table in (step.cos, step.sin))  # (B, R)
+        for index in layers:
+            layer, stored = self._layers[index], cache.layers[index]
+            norm = layer.input_layernorm
+            x, h = kernels.add_norm(x, delta, norm.weight, norm.eps)
+            attention = layer.self_attn
+            if isinstance(attention, LatentAttention):
+                delta = self._latent(attention, h, step, stored, positions, cos, sin)
+            else:
+                delta = self._attention(attention, h, step, stored, positions, cos, sin)
+            norm = layer.post_attention_layernorm
+            x, h = kernels.add_norm(x, delta, norm.weight, norm.eps)
+            delta = self._moe(layer.mlp, h) if isinstance(layer.mlp, MoE) else self._mlp(layer.mlp, h)
+        return x, delta
+
+    def _attention(
+        self,
+        attention: Attention,
+        h: Tensor,
+        step: Step,
+        stored: LayerCache,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        keys, values = stored.tensors
+        joint = self._joint(attention.joint, h)
+        query = kernels.rotate_and_store(joint, cos, sin, positions, keys, values, attention.config.num_heads)
+        keys, values = stored.read(step.visible)
+        mixed = kernels.attention(query, keys, values, positions, scale=attention.scale)
+        return self._linear(mixed.flatten(1), attention.o_proj.weight, attention.o_proj.bias)
+
+    def _latent(
+        self,
+        attention: LatentAttention,
+        h: Tensor,
+        step: Step,
+        stored: LayerCache,
+        positions: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+    ) -> Tensor:
+        config = attention.config
+        query, compressed = self._joint(attention.joint, h).split(
+            (attention.query_layer.out_features, config.cache_width), dim=-1
+        )
+        if config.q_lora_rank is not None:
+            norm = attention.q_a_layernorm
+            query = self._linear(
+                kernels.add_norm(query.contiguous(), None, norm.weight, norm.eps)[1], attention.q_b_proj.weight, None
+            )
+        nope, rope = query.unflatten(-1, (config.num_heads, -1)).split(
+            (config.qk_nope_head_dim, config.qk_rope_head_dim), dim=-1
+        )
+        norm = attention.kv_a_layernorm
+        (cache,) = stored.tensors
+        rope = kernels.store_latent(rope, compressed, norm.weight, norm.eps, cos, sin, positions, cache)
+        halves = attention.kv_b_proj.weight.unflatten(0, (config.num_heads, -1))  # (H, N + V, C)
+        key_half, value_half = halves.split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
+        absorbed = torch.bmm(nope.transpose(0, 1), key_half).transpose(0, 1)  # (B, H, C)
+        (cache,) = stored.read(step.visible)
+        mixed = kernels.latent_attention(absorbed, rope, cache, positions, scale=attention.scale)
+        values = torch.bmm(mixed.transpose(0, 1), value_half.transpose(1, 2)).transpose(0, 1)  # (B, H, V)
+        return self._linear(values.flatten(1), attention.o_proj.weight, attention.o_proj.bias)
+
+    def _mlp(self, mlp: GatedMLP, h: Tensor) -> Tensor:
+        assert mlp.joint is not None
+        # Several rows would read the weights once each.
+        hidden = kernels.gated(h, mlp.joint.weight) if len(h) == 1 else kernels.silu_mul(self._joint(mlp.joint, h))
+        return self._linear(hidden, mlp.down_proj.weight, None)
+
+    def _moe(self, moe: MoE, h: Tensor) -> Tensor:
+        router, experts = moe.gate, moe.experts
+        config = router.config
+        if len(h) <= kernels.MAX_ROWS:
+            logits = kernels.linear(h, router.weight, dtype=torch.float32)
+        else:
+            logits = F.linear(h.float(), router.weight.float())
+        chosen, weights = kernels.route(
+            logits,
+            config.num_experts_per_token,
+            softmax=config.scoring == "softmax",
+            normalize=config.normalize_weights,
+            scale=config.scaling_factor,
+        )
+        assert experts.joint is not None
+        shared = self._mlp(moe.shared_experts, h) if hasattr(moe, "shared_experts") else None
+        return kernels.experts(h, experts.joint, experts.down_proj, chosen, weights, shared)
+
+    def _joint(self, joint: Joint | None, h: Tensor) -> Tensor:
+        assert joint is not None
+        return self._linear(h, joint.weight, joint.bias)
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if len(x) <= kernels.MAX_ROWS:
+            return kernels.linear(x, weight, bias)
+        return F.linear(x, weight, bias)

@@ -1,0 +1,63 @@
+"""Several linear layers over the same input as one product."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Joint:
+    """Linear layers whose weights are consecutive rows of one tensor.
+
+    Each layer keeps its parameter, which becomes a view of its rows: names, saving, merging and changes in place are
+    those of the separate layers, and no number is in memory twice. Where a layer's parameter is put elsewhere later
+    (``to``, ``load_state_dict(assign=True)``, a copy of the model) or is trained, the separate layers are used.
+
+    Not a module: its tensors are the layers' own.
+
+    Args:
+        layers: of equal input width; weights on one device, of one type.
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        self.layers = tuple(layers)
+        self.sizes = [layer.out_features for layer in layers]
+        with torch.no_grad():
+            self.weight = torch.cat(tuple(layer.weight for layer in layers))  # (sum of outputs, inputs)
+            self.bias = None
+            if any(layer.bias is not None for layer in layers):
+                parts: list[Tensor] = [
+                    self.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in layers
+                ]
+                self.bias = torch.cat(parts)
+            start = 0
+            for layer, size in zip(layers, self.sizes, strict=True):
+                layer.weight = nn.Parameter(self.weight[start : start + size], requires_grad=False)
+                if layer.bias is not None and self.bias is not None:
+                    layer.bias = nn.Parameter(self.bias[start : start + size], requires_grad=False)
+                start += size
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether the layers' parameters are still these rows, and not trained."""
+        place, width = self.weight.data_ptr(), self.weight.stride(0) * self.weight.element_size()
+        for layer, size in zip(self.layers, self.sizes, strict=True):
+            if layer.weight.data_ptr() != place or layer.weight.requires_grad:
+                return False
+            place += size * width
+        return True
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """(..., inputs) -> (..., outputs) of each layer."""
+        if self.is_intact:
+            parts: tuple[Tensor, ...] = F.linear(x, self.weight, self.bias).split(self.sizes, dim=-1)
+            return parts
+        return tuple(layer(x) for layer in self.layers)
+
+    def part(self) -> None:
+        """Give each layer memory of its own again."""
+        for layer in self.layers:
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+            if layer.bias is not None:
+                layer.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)

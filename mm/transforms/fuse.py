@@ -1,0 +1,69 @@
+"""Products over the same input made one, at load: queries, keys and values; queries and latents; gates and ups.
+
+One product of several layers reads its input once and is launched once. Every layer keeps its parameter under its own
+name as a view of the common tensor, so saving, LoRA merging and changes in place need no inverse; ``unfuse`` gives each
+parameter memory of its own again. Order of load-time changes: load, merge LoRA, fuse, quantise, record graphs.
+"""
+
+from torch import nn
+
+from mm.language.attention import Attention
+from mm.language.joint import Joint
+from mm.language.latent_attention import LatentAttention
+from mm.language.layers import GatedMLP
+from mm.language.moe import Experts
+
+WITH_JOINT = (Attention, LatentAttention, GatedMLP)
+
+
+def fuse(model: nn.Module) -> int:
+    """Make every product that can be common common; layer by layer, so that one layer at a time is in memory twice.
+
+    Args:
+        model: loaded and not trained any more. What is fused already stays.
+
+    Returns:
+        How many products were made common.
+    """
+    count = 0
+    for module in model.modules():
+        if isinstance(module, WITH_JOINT):
+            layers = _layers(module)
+            if (module.joint is None or not module.joint.is_intact) and _agree(layers):
+                module.joint = Joint(layers)
+                count += 1
+        elif isinstance(module, Experts) and not module.is_joint and not module.gate_proj.requires_grad:
+            module.join()
+            count += 1
+    return count
+
+
+def unfuse(model: nn.Module) -> None:
+    """The inverse of ``fuse``: every parameter has memory of its own."""
+    for module in model.modules():
+        if isinstance(module, WITH_JOINT) and module.joint is not None:
+            module.joint.part()
+            module.joint = None
+        elif isinstance(module, Experts) and module.is_joint:
+            module.part()
+
+
+def _layers(module: Attention | LatentAttention | GatedMLP) -> tuple[nn.Linear, ...]:
+    """The layers of a module that take the same input."""
+    if isinstance(module, Attention):
+        return module.q_proj, module.k_proj, module.v_proj
+    if isinstance(module, LatentAttention):
+        return module.query_layer, module.kv_a_proj_with_mqa
+    return module.gate_proj, module.up_proj
+
+
+def _agree(layers: tuple[nn.Linear, ...]) -> bool:
+    """Whether these are plain layers of one type and place, none of them trained. Subclasses (LoRA, int8) are none."""
+    first = layers[0]
+    return all(
+        type(layer) is nn.Linear
+        and not layer.weight.requires_grad
+        and not layer.weight.is_meta
+        and (layer.weight.device, layer.weight.dtype) == (first.weight.device, first.weight.dtype)
+        for layer in layers
+    )
