@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm.chat import user_message
@@ -21,7 +20,6 @@ from mm.families.table import (
     build_model,
     image_head_of,
     load_config,
-    load_model,
     load_processor,
     prompt_tokens,
     save_pretrained,
@@ -31,6 +29,7 @@ from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
 from mm.model import VisionLanguageModel
 from mm.pipeline import Pipeline
+from tests.published_folder import change_json, check_key_map, load, published, rewrite
 
 
 @pytest.fixture(scope="module")
@@ -54,29 +53,6 @@ def pipe(hybrid: Path) -> Pipeline:
     return Pipeline.from_pretrained(hybrid, device="cpu", dtype="float32")
 
 
-def load(folder: Path) -> VisionLanguageModel:
-    return load_model(folder, device="cpu", dtype="float32")
-
-
-def published(folder: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        tensors |= load_file(shard)
-    return tensors
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    """Changed weights, as one safetensors file."""
-    tensors = change(published(folder))
-    for path in (*folder.glob("*.safetensors"), folder / "model.safetensors.index.json"):
-        path.unlink()
-    save_file(tensors, folder / "model.safetensors")
-
-
-def change_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
 def picture(seed: int, size: tuple[int, int] = (90, 50)) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8))
 
@@ -84,16 +60,9 @@ def picture(seed: int, size: tuple[int, int] = (90, 50)) -> Image.Image:
 @pytest.mark.parametrize("case", ["single", "hybrid"])
 def test_the_key_map_goes_there_and_back(case: str, request: pytest.FixtureRequest) -> None:
     source: Path = request.getfixturevalue(case)
-    model, names = build_model(load_config(source)), set(published(source))
-    kept = {name for name in names if not KEY_MAP.is_dropped(name)}
-    parameters = dict(model.named_parameters())
-    for name in kept:
-        target, index = KEY_MAP.to_model(name)
-        assert index is None and KEY_MAP.to_published(target, len(parameters[target])) == [(name, None)]
-    assert set(KEY_MAP.published_shapes(model)) == kept
+    dropped = check_key_map(KEY_MAP, build_model(load_config(source)), set(published(source)))
     norms = {f"vision_model.{level}_layer_norm.{kind}" for level in ("high", "low") for kind in ("weight", "bias")}
-    dropped = {name for name in names - kept if "attn_pool" not in name}
-    assert dropped == (norms if case == "hybrid" else set())
+    assert {name for name in dropped if "attn_pool" not in name} == (norms if case == "hybrid" else set())
 
 
 def test_everything_wrong_is_listed_in_one_error(folder: Path) -> None:

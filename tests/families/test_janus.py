@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mm.errors import ConfigError, TaskError, WeightsError
@@ -19,13 +18,13 @@ from mm.families.table import (
     drawing_models,
     image_head_of,
     load_config,
-    load_model,
     load_processor,
     prompt_tokens,
     save_pretrained,
 )
-from mm.model import VisionLanguageModel
 from mm.pipeline import Pipeline
+from tests.published_folder import change_json, check_key_map, load, rewrite
+from tests.published_folder import published as tensors_of
 
 
 @pytest.fixture(scope="module")
@@ -39,31 +38,9 @@ def folder(published: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(published, tmp_path / "checkpoint"))
 
 
-def load(folder: Path) -> VisionLanguageModel:
-    return load_model(folder, device="cpu", dtype="float32")
-
-
-def rewrite(folder: Path, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    """Changed weights, as one safetensors file."""
-    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
-    (folder / "pytorch_model.bin").unlink()
-    save_file(change(tensors), folder / "model.safetensors")
-
-
-def change_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-
 def test_the_key_map_goes_there_and_back(published: Path) -> None:
-    model = build_model(load_config(published))
-    names = {name for name in torch.load(published / "pytorch_model.bin", weights_only=True, mmap=True)}
-    kept = {name for name in names if not KEY_MAP.is_dropped(name)}
-    parameters = dict(model.named_parameters())
-    for name in kept:
-        target, index = KEY_MAP.to_model(name)
-        assert index is None and KEY_MAP.to_published(target, len(parameters[target])) == [(name, None)]
-    assert set(KEY_MAP.published_shapes(model)) == kept
-    assert "gen_vision_model.quantize.codebook_used" in names - kept
+    dropped = check_key_map(KEY_MAP, build_model(load_config(published)), set(tensors_of(published)))
+    assert "gen_vision_model.quantize.codebook_used" in dropped
 
 
 def test_everything_wrong_is_listed_in_one_error(folder: Path) -> None:
@@ -133,10 +110,7 @@ def test_models_that_draw() -> None:
 def test_a_saved_model_is_the_same_model(folder: Path, published: Path, tmp_path: Path) -> None:
     model = load(published)
     save_pretrained(model, tmp_path / "saved", source=published, dtype=torch.bfloat16)
-    before = torch.load(published / "pytorch_model.bin", weights_only=True)
-    after: dict[str, Tensor] = {}
-    for shard in (tmp_path / "saved").glob("*.safetensors"):
-        after |= load_file(shard)
+    before, after = tensors_of(published), tensors_of(tmp_path / "saved")
     assert before.keys() == after.keys(), "dropped tensors are copied along"
     assert all(torch.equal(before[name], after[name]) for name in before if before[name].dtype == torch.bfloat16)
     assert all(

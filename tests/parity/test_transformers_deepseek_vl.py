@@ -1,17 +1,13 @@
 """DeepSeek-VL against the newest transformers at tiny random sizes, through folders that ``save_pretrained`` wrote."""
 
 import json
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.transforms.functional import normalize, resize
 from transformers import (
@@ -27,7 +23,8 @@ from transformers import (
 
 from mm.chat import user_message
 from mm.families.table import build_model, load_config, load_model, load_processor, save_pretrained
-from mm.pipeline import Pipeline
+from tests.parity.siglip_of_transformers import check_answer, picture, renamed, tower_names
+from tests.published_folder import change_json, published
 
 LOW, HIGH, HIDDEN, WIDTH, NECK, VOCABULARY = 64, 320, 32, 24, 6, 1472
 CLIP = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
@@ -38,7 +35,7 @@ SAM |= {"prompt_embed_dim": NECK, "downsample_channels": [2 * NECK, 4 * NECK], "
 KINDS = ["single", "hybrid"]
 # Published name -> transformers' name, in this order.
 NAMES = (
-    (r"^vision_model\.vision_tower_low", "vision_model"),
+    (r"^vision_model\.vision_tower_low\.vision_tower", "vision_model"),
     (r"^vision_model\.vision_tower\.", "vision_model."),
     (r"^vision_model\.vision_tower_high\.vision_tower\.(neck_hd|downsamples)", r"\1"),
     (r"^vision_model\.vision_tower_high\.vision_tower\.hd_alpha_downsamples", "high_res_vision_alpha"),
@@ -53,12 +50,7 @@ NAMES = (
     (r"encoder\.patch_embed\.proj", "encoder.patch_embed.projection"),
     (r"encoder\.blocks\.(\d+)\.norm", r"encoder.layers.\1.layer_norm"),
     (r"encoder\.blocks", "encoder.layers"),
-    (r"^vision_model\.patch_embed\.proj", "vision_model.embeddings.patch_embedding"),
-    (r"^vision_model\.pos_embed$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^vision_model\.norm\.", "vision_model.post_layernorm."),
-    (r"^vision_model\.blocks\.(\d+)\.norm", r"vision_model.encoder.layers.\1.layer_norm"),
-    (r"^vision_model\.blocks\.(\d+)\.mlp", r"vision_model.encoder.layers.\1.mlp"),
-    (r"^vision_model\.blocks\.(\d+)\.attn\.proj", r"vision_model.encoder.layers.\1.self_attn.out_proj"),
+    *tower_names("out_proj"),
     (r"aligner\.layers\.0", "aligner.linear1"),
     (r"aligner\.layers\.2", "aligner.linear2"),
     (r"aligner\.layers\.1", "aligner.proj"),
@@ -68,23 +60,6 @@ NAMES = (
 )
 
 
-def theirs(published: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The same weights under transformers' names."""
-    for name, tensor in published.items():
-        name = name.replace("vision_tower_low.vision_tower", "vision_tower_low")
-        if name == "language_model.lm_head.weight":
-            yield "lm_head.weight", tensor
-            continue
-        fused = re.fullmatch(r"vision_model\.vision_tower(?:_low)?\.blocks\.(\d+)\.attn\.qkv\.(\w+)", name)
-        if fused:
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                yield f"model.vision_model.encoder.layers.{fused[1]}.self_attn.{part}_proj.{fused[2]}", rows
-            continue
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        yield f"model.{name}", tensor[0] if name.endswith("position_embedding.weight") else tensor
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def folder(
     request: pytest.FixtureRequest, golden: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
@@ -92,8 +67,8 @@ def folder(
     """A tiny random DeepSeek-VL in the published layout, written by ``save_pretrained``."""
     root = tmp_path_factory.mktemp(request.param)
     source = root / "source"
-    published = golden(f"deepseek_vl_{request.param}") / "checkpoint"
-    shutil.copytree(published, source, ignore=shutil.ignore_patterns("*.safetensors", "*.index.json"))
+    recorded = golden(f"deepseek_vl_{request.param}") / "checkpoint"
+    shutil.copytree(recorded, source, ignore=shutil.ignore_patterns("*.safetensors", "*.index.json"))
     config = json.loads((source / "config.json").read_text())
     tower = config["vision_config"]["params"]
     if request.param == "hybrid":
@@ -106,12 +81,8 @@ def folder(
     config["language_config"].update(num_hidden_layers=2, num_key_value_heads=2, rms_norm_eps=1e-6)
     (source / "config.json").write_text(json.dumps(config))
     side = HIGH if request.param == "hybrid" else LOW
-    for file, changes in (
-        ("preprocessor_config.json", {"image_size": side, "do_normalize": False}),
-        ("processor_config.json", {"num_image_tokens": (LOW // 16) ** 2}),
-    ):
-        values = json.loads((source / file).read_text())
-        (source / file).write_text(json.dumps({**values, **changes}))
+    change_json(source / "preprocessor_config.json", image_size=side, do_normalize=False)
+    change_json(source / "processor_config.json", num_image_tokens=(LOW // 16) ** 2)
     torch.manual_seed(0)
     model = build_model(load_config(source), device="cpu")
     with torch.no_grad():
@@ -165,10 +136,7 @@ def reference(folder: Path) -> PreTrainedModel:
         )
     else:
         model = DeepseekVLForConditionalGeneration(DeepseekVLConfig(**parts))
-    published: dict[str, Tensor] = {}
-    for shard in folder.glob("*.safetensors"):
-        published |= load_file(shard)
-    model.load_state_dict(dict(theirs(published)), strict=True)
+    model.load_state_dict(dict(renamed(published(folder), NAMES)), strict=True)
     return model.eval()
 
 
@@ -184,10 +152,6 @@ def their_pixels(folder: Path, pixels: Tensor) -> dict[str, Tensor]:
     return {"pixel_values": normalize(small, *HALF), "high_res_pixel_values": normalize(pixels, *CLIP)}
 
 
-def picture(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (50, 90, 3), dtype=np.uint8))
-
-
 def test_logits(folder: Path, reference: PreTrainedModel) -> None:
     model = load_model(folder, device="cpu", dtype="float32")
     question = user_message("<image> and <image>: which?", [picture(0), picture(1)])
@@ -200,21 +164,6 @@ def test_logits(folder: Path, reference: PreTrainedModel) -> None:
     torch.testing.assert_close(logits, expected.logits)
 
 
-def test_answers_through_the_engine(folder: Path, reference: PreTrainedModel) -> None:
-    processor = load_processor(folder)
-    pipe = Pipeline.from_pretrained(folder, device="cpu", dtype="float32")
-    with torch.inference_mode():
-        for seed in (2, 3):
-            reply = pipe.chat(picture(seed), "What is it?", max_new_tokens=8, detect_loops=False)
-            inputs = processor.process([user_message("What is it?", [picture(seed)])])
-            expected = reference.generate(  # type: ignore[operator]
-                inputs.input_ids[None],
-                attention_mask=torch.ones(1, inputs.num_tokens, dtype=torch.int64),
-                **their_pixels(folder, inputs.pixels),
-                do_sample=False,
-                max_new_tokens=8,
-                eos_token_id=processor.tokenizer.eos_id,
-                pad_token_id=processor.tokenizer.pad_id,
-            )[0, inputs.num_tokens :]
-            assert list(reply.token_ids) == expected.tolist()[: len(reply.token_ids)]
-            assert len(reply.token_ids) == len(expected)
+@pytest.mark.parametrize("seed", [2, 3])
+def test_answers_through_the_engine(folder: Path, reference: PreTrainedModel, seed: int) -> None:
+    check_answer(folder, reference, seed, lambda pixels: their_pixels(folder, pixels))

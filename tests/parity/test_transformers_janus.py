@@ -1,15 +1,9 @@
 """Janus against the newest transformers at a tiny random size, through a folder that ``save_pretrained`` wrote."""
 
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig, JanusForConditionalGeneration, LlamaConfig
 from transformers import JanusConfig as TheirConfig
@@ -19,22 +13,16 @@ from mm.chat import user_message
 from mm.evaluation.verify_janus import draw_greedily
 from mm.families.janus import build_processor
 from mm.families.table import load_config, load_model
-from mm.pipeline import Pipeline
 from mm.processing.vlm import VLMProcessor
+from tests.parity.siglip_of_transformers import check_answer, picture, renamed, tower_names
+from tests.published_folder import published
 from tests.tiny_janus import CODES, HIDDEN, SIDE, WIDTH
 
 VOCABULARY = 1472
 # Published name -> transformers' name, in this order.
 NAMES = (
-    (r"^vision_model\.vision_tower\.patch_embed\.proj", "vision_model.embeddings.patch_embedding"),
-    (r"^vision_model\.vision_tower\.pos_embed$", "vision_model.embeddings.position_embedding.weight"),
-    (r"^vision_model\.vision_tower\.norm\.", "vision_model.post_layernorm."),
-    (r"^vision_model\.vision_tower\.blocks\.(\d+)\.norm", r"vision_model.encoder.layers.\1.layer_norm"),
-    (r"^vision_model\.vision_tower\.blocks\.(\d+)\.mlp", r"vision_model.encoder.layers.\1.mlp"),
-    (
-        r"^vision_model\.vision_tower\.blocks\.(\d+)\.attn\.proj",
-        r"vision_model.encoder.layers.\1.self_attn.projection_layer",
-    ),
+    (r"^vision_model\.vision_tower", "vision_model"),
+    *tower_names("projection_layer"),
     (r"^gen_embed", "generation_embeddings"),
     (r"^gen_aligner", "generation_aligner"),
     (r"^gen_head\.output_mlp_projector", "generation_head.proj_out"),
@@ -50,22 +38,6 @@ NAMES = (
     (r"mid\.2", "mid.block_2"),
     (r"^language_model\.model", "language_model"),
 )
-
-
-def theirs(published: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """The same weights under transformers' names."""
-    for name, tensor in published.items():
-        fused = re.fullmatch(r"vision_model\.vision_tower\.blocks\.(\d+)\.attn\.qkv\.(\w+)", name)
-        if fused:
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                yield f"model.vision_model.encoder.layers.{fused[1]}.self_attn.{part}_proj.{fused[2]}", rows
-            continue
-        if name == "language_model.lm_head.weight":
-            yield "lm_head.weight", tensor
-            continue
-        for pattern, replacement in NAMES:
-            name = re.sub(pattern, replacement, name)
-        yield f"model.{name}", tensor[0] if name.endswith("position_embedding.weight") else tensor
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +80,12 @@ def reference(folder: Path) -> JanusForConditionalGeneration:
         tie_word_embeddings=False,
     )
     model = JanusForConditionalGeneration(config).eval()
-    published: dict[str, Tensor] = {}
-    for shard in folder.glob("*.safetensors"):
-        published |= load_file(shard)
-    model.load_state_dict(dict(theirs(published)), strict=True)
+    model.load_state_dict(dict(renamed(published(folder), NAMES)), strict=True)
     return model
 
 
 def processor(folder: Path) -> VLMProcessor:
     return build_processor(folder, load_config(folder))  # type: ignore[arg-type]
-
-
-def picture(seed: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (50, 90, 3), dtype=np.uint8))
 
 
 def test_understanding(folder: Path, reference: JanusForConditionalGeneration) -> None:
@@ -134,19 +99,7 @@ def test_understanding(folder: Path, reference: JanusForConditionalGeneration) -
 
 
 def test_answers_through_the_engine(folder: Path, reference: JanusForConditionalGeneration) -> None:
-    pipe = Pipeline.from_pretrained(folder, device="cpu", dtype="float32")
-    reply = pipe.chat(picture(2), "What is it?", max_new_tokens=8)
-    inputs = processor(folder).process([user_message("What is it?", [picture(2)])])
-    expected = reference.generate(
-        inputs.input_ids[None],
-        attention_mask=torch.ones(1, inputs.num_tokens, dtype=torch.int64),
-        pixel_values=inputs.pixels,
-        do_sample=False,
-        max_new_tokens=8,
-        eos_token_id=processor(folder).tokenizer.eos_id,
-        pad_token_id=processor(folder).pad_id,
-    )[0, inputs.num_tokens :]
-    assert list(reply.token_ids) == expected.tolist()[: len(reply.token_ids)]
+    check_answer(folder, reference, 2, lambda pixels: {"pixel_values": pixels})
 
 
 def test_the_image_tokenizer(folder: Path, reference: JanusForConditionalGeneration) -> None:
