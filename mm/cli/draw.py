@@ -133,8 +133,7 @@ def draw(
     files = [target] if recipe.grid or recipe.number == 1 else _numbered(target, recipe.number)
     for file in files:
         check_target(file)
-    check_model(recipe.model, recipe.revision)
-    _check_kind(recipe)
+    _check_kind(recipe, flows=check_model(recipe.model, recipe.revision))
     pipe = load_pipeline(recipe.model, recipe.revision, device, dtype, vae=recipe.vae)
     drawn = _draw(pipe, recipe, width, height, batch_size)
     written = _write(drawn, recipe, files)
@@ -206,8 +205,8 @@ def _options(recipe: Recipe, batch_size: int | None) -> dict[str, Any]:
     return {**shared, "num_images_per_prompt": recipe.number, "negative_prompt": recipe.negative_prompt}
 
 
-def check_model(model: str, revision: str | None) -> None:
-    """A model that cannot draw is refused before its weights are fetched and loaded.
+def check_model(model: str, revision: str | None) -> bool:
+    """A model that cannot draw is refused before its weights are fetched and loaded. Whether it draws by flow.
 
     Raises:
         TaskError: such a model.
@@ -220,25 +219,23 @@ def check_model(model: str, revision: str | None) -> None:
             f"{DEFAULT_MODEL} is not part of this installation. Choose a model that draws with --model: "
             f"{', '.join(drawing_models())}, or a folder"
         )
-    folder = find_config(model, revision).folder
-    if not FAMILIES.load(load_config(folder).family).draws:
+    family = FAMILIES.load(load_config(find_config(model, revision).folder).family)
+    if not family.draws:
         raise cannot_draw(model)
+    return bool(family.flows)
 
 
-def _check_kind(recipe: Recipe) -> None:
+def _check_kind(recipe: Recipe, *, flows: bool) -> None:
     """Options that a model of this kind does not take, and what it needs besides its own files, are told and fetched
     before its weights are."""
-    from mm.families.table import FAMILIES, load_config
     from mm.hub import find_autoencoder, find_config
     from mm.pictures import DrawOptions
 
-    folder = find_config(recipe.model, recipe.revision).folder
-    flows = FAMILIES.load(load_config(folder).family).flows
     DrawOptions(
         temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p, num_inference_steps=recipe.steps
     ).check_kind(recipe.model, flows=flows)
     if flows:
-        find_autoencoder(recipe.vae, folder)
+        find_autoencoder(recipe.vae, find_config(recipe.model, recipe.revision).folder)
     elif recipe.vae is not None:
         raise OptionError(f"--vae is {recipe.vae!r}, but {recipe.model} draws through codes of its own. Leave it out")
 

@@ -101,7 +101,10 @@ def decode(
 
 
 def _load(model: str, revision: str | None, device: str, dtype: str) -> "Pipeline":
-    check_model(model, revision)
+    if check_model(model, revision):
+        from mm.families.table import has_no_codes
+
+        raise has_no_codes(model)
     return load_pipeline(model, revision, device, dtype)
 
 

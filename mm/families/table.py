@@ -223,6 +223,14 @@ def cannot_draw(name: str) -> TaskError:
     )
 
 
+def has_no_codes(name: str) -> TaskError:
+    """What to tell who wants image codes of a model that draws by flow."""
+    others = [
+        known for known in drawing_models() if not FAMILIES.load(load_config(find_config(known).folder).family).flows
+    ]
+    return TaskError(f"{name} draws by flow and has no image codes. Models that have some: {', '.join(others)}")
+
+
 def load_processor(folder: Path) -> Processor:
     """The processor (tokenizer, template, image geometry) of a checkpoint folder.
 
