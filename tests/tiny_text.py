@@ -2,7 +2,6 @@
 
 import copy
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -207,4 +206,3 @@ def write_tokenizer(source: Path, folder: Path, *, tokens: tuple[str, ...], eos:
     if jinja is not None:
         config["chat_template"] = jinja
     (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    shutil.copyfile(source / "LICENSE", folder / "LICENSE") if (source / "LICENSE").is_file() else None
