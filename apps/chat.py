@@ -115,7 +115,7 @@ def build_page(models: Models) -> Page:
             reply = stream.reply
             images = [image for turn in turns[2 * dropped :] for image in turn.images]
             speed = speed_text(reply, first_s, time.perf_counter() - began)
-            yield shown(pipe, reply, images, dropped, speed), as_data(reply)
+            yield await asyncio.to_thread(shown, pipe, reply, images, dropped, speed), as_data(reply)
 
     def take(photo: Any, message: Any) -> dict[str, Any]:
         """A photo for the message. Both come as the browser sends them: their files are checked here."""

@@ -38,7 +38,8 @@ def sentences() -> Iterator[None]:
         raise
     except MMError as error:
         text = str(error)
-        text = text[:1].upper() + text[1:]
+        if text.partition(" ")[0].isalpha():  # not the name of an option
+            text = text[:1].upper() + text[1:]
         title = "Not enough memory" if isinstance(error, ResourceError) else "This does not work"
         raise gr.Error(text, duration=None, title=title, print_exception=False) from error
     except Exception as error:
@@ -86,13 +87,10 @@ def open_upload(path: object) -> Image.Image:
         raise ImageError(str(error).replace(str(file), file.name)) from error
 
 
-def keep_picture(picture: Image.Image) -> str:
-    """Save a picture for the page, where it is deleted in time; returns its path."""
-    return processing_utils.save_pil_to_cache(picture, cache_dir=get_upload_folder(), format="png")
-
-
 def keep_file(name: str, write: Callable[[Path], object]) -> str:
-    """Save a file for download, where it is deleted in time; returns its path.
+    """Save a file for the page, where it is deleted in time; returns its path.
+
+    A file with this content may be there already and be on its way to a visitor: it is never written twice.
 
     Args:
         name: of the file, for the visitor.
@@ -102,6 +100,11 @@ def keep_file(name: str, write: Callable[[Path], object]) -> str:
         path = Path(folder) / name
         write(path)
         return processing_utils.save_file_to_cache(path, cache_dir=get_upload_folder())
+
+
+def keep_picture(picture: Image.Image, name: str = "picture.png") -> str:
+    """Save a picture for the page; see ``keep_file``."""
+    return keep_file(name, picture.save)
 
 
 class Cancellable(Protocol):

@@ -14,15 +14,17 @@ from mm.pictures import Drawings
 from mm.pipeline import Pipeline
 from mm.reply import CancelFlag
 
+from .common import keep_picture
+
 PREVIEW_S = 0.3  # about what a frame may take: where there are many pictures, each frame renews some of them
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How far a drawing is."""
+    """How far a drawing is: a sentence, and (path, caption) of each picture."""
 
     text: str
-    pictures: list[tuple[Image.Image, str]]
+    pictures: list[tuple[str, str]]
 
 
 class Drawing:
@@ -34,7 +36,7 @@ class Drawing:
         self._recipe = recipe
         self._flag = CancelFlag()
         self._next_frame = 0.0
-        self._pictures: list[tuple[Image.Image, str]] = []
+        self._pictures: list[tuple[str, str]] = []
         self._turn = 0  # whose picture is renewed next
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
@@ -84,8 +86,8 @@ class Drawing:
         began = time.monotonic()
         if began < self._next_frame:
             return
-        clear = Image.new("RGBA", self._pipe.picture_size[::-1])
-        self._pictures = self._pictures or [(clear, "") for _ in range(at.num_pictures)]
+        if not self._pictures:
+            self._pictures = [(self._kept(None), "")] * at.num_pictures
         for _ in range(at.num_pictures):
             self._pictures[self._turn] = self._preview(at, self._turn)
             self._turn = (self._turn + 1) % at.num_pictures
@@ -96,13 +98,18 @@ class Drawing:
         text = f"Drawing: {100 * at.step // at.num_steps} %, {at.finished} of {at.num_pictures} finished."
         self._tell(Frame(text, list(self._pictures)))
 
-    def _preview(self, at: DrawingProgress, index: int) -> tuple[Image.Image, str]:
-        """A picture so far, clear below the rows that are there, and how far it is."""
+    def _preview(self, at: DrawingProgress, index: int) -> tuple[str, str]:
+        """A picture so far, and how far it is."""
         preview = at.preview(index)
+        caption = f"row {preview.rows} of {preview.num_rows}" if preview.approximate else "finished"
+        return self._kept(preview.image), caption
+
+    def _kept(self, part: Image.Image | None) -> str:
+        """A picture of full height, clear below the rows that are there."""
         canvas = Image.new("RGBA", self._pipe.picture_size[::-1])
-        if preview.image is not None:
-            canvas.paste(preview.image)
-        return canvas, f"row {preview.rows} of {preview.num_rows}" if preview.approximate else "finished"
+        if part is not None:
+            canvas.paste(part)
+        return keep_picture(canvas, "preview.webp")
 
     def _tell(self, frame: Frame | None) -> None:
         """Hand a frame, or the end, to the event loop."""

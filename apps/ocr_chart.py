@@ -27,6 +27,7 @@ from .common import (
     check_question,
     finish_sentence,
     keep_file,
+    keep_picture,
     open_upload,
     plain,
     sentences,
@@ -123,7 +124,7 @@ def build_page(models: Models) -> gr.Blocks:
 
     async def tiles(
         files: list[str] | None, page: float, max_tiles: float, model: str | None
-    ) -> tuple[Image.Image | None, str, dict[str, Any]]:
+    ) -> tuple[str | None, str, dict[str, Any]]:
         """How a page is cut into tiles, and what that costs.
 
         Args:
@@ -140,7 +141,7 @@ def build_page(models: Models) -> gr.Blocks:
             _, image = pages[number - 1]
             overlay, said = await asyncio.to_thread(tile_overlay, pipe, image, int(max_tiles))
             picker = gr.update(maximum=max(len(pages), 2), value=number, visible=len(pages) > 1)
-            return overlay, said, picker
+            return await asyncio.to_thread(keep_picture, overlay, "tiles.png"), said, picker
 
     async def ask_document(
         files: list[str] | None, page: float, question: str, max_tiles: float, model: str | None, request: gr.Request

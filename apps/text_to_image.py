@@ -117,12 +117,16 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             yield (
                 ending(drawn, recipe, time.monotonic() - began),
                 gr.Gallery(kept, columns=across(len(kept))),
-                gr.skip(),
+                recipe.seed,
                 as_data(drawn, recipe),
                 kept,
                 history,
                 history,
             )
+
+    def cancel_drawing(request: gr.Request) -> None:
+        """End what this session draws, or its wait; pictures that are finished are kept."""
+        sessions.end(request)
 
     async def restore(file: str | None) -> tuple[Any, ...]:
         """The settings of a picture that was drawn here or by ``mm draw``.
@@ -237,7 +241,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         )
         drawing.success(first, pictures, shown, api_visibility="private", show_progress="hidden")
         drawing.failure(lambda: "Nothing was drawn.", None, status, api_visibility="private", show_progress="hidden")
-        stop.click(sessions.end, api_visibility="private", queue=False, show_progress="hidden")
+        stop.click(cancel_drawing, api_name="cancel_drawing", queue=False, show_progress="hidden")
         gallery.select(choose, pictures, shown, api_visibility="private", show_progress="hidden")
         album.select(choose, past, shown, api_visibility="private", show_progress="hidden")
         clear.click(lambda: ([], []), None, [past, album], api_visibility="private", show_progress="hidden")

@@ -1,6 +1,8 @@
 """One real server with the bundled models, in a process of its own, for all tests of the apps."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,18 +17,33 @@ from mm.pipeline import Pipeline
 ROOT = Path(__file__).parents[2]
 
 
+WIDTH = 64  # of the toy
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model that draws noise: nano-janus with random weights."""
-    source, folder = ROOT / "configs" / "nano-janus", tmp_path_factory.mktemp("models") / "toy-janus"
+    """A small model that draws noise: nano-janus with less of everything and random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    source = folder / "source"
+    shutil.copytree(ROOT / "configs" / "nano-janus", source)
+    config = json.loads((source / "config.json").read_text())
+    config["language_config"].update(
+        hidden_size=WIDTH, intermediate_size=96, num_hidden_layers=2, num_attention_heads=1, num_key_value_heads=1
+    )
+    config["vision_config"]["params"].update(width=WIDTH, layers=2, heads=1)
+    config["aligner_config"]["params"].update(input_dim=WIDTH, n_embed=WIDTH)
+    config["gen_aligner_config"]["params"].update(n_embed=WIDTH)
+    config["gen_head_config"]["params"].update(image_token_embed=WIDTH, n_embed=WIDTH)
+    config["gen_vision_config"]["params"].update(ch=32, z_channels=32)
+    (source / "config.json").write_text(json.dumps(config))
     torch.manual_seed(0)
     model = build_model(load_config(source), device="cpu")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:  # large enough that pictures of two seeds differ
                 parameter.normal_(std=min(0.5, 0.8 / parameter[0].numel() ** 0.5))
-    save_pretrained(model, folder, source=source, dtype=torch.float32)
-    return folder
+    save_pretrained(model, folder / "toy-janus", source=source, dtype=torch.float32)
+    return folder / "toy-janus"
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from apps.line import Line
 from apps.models import Models
 
 folder = server.make_private_folder()
-models = Models(sys.argv[1:], line=Line(running=8, waiting=24))
+models = Models(sys.argv[1:], line=Line(running=2, waiting=20))
 models.load_defaults(["chat", "read", "draw"])
 demo = front.build_page(models)
 
