@@ -27,6 +27,7 @@ PUBLISHED_ORGANISATION = "deepseek-ai"
 
 # The autoencoder that models which draw by flow were trained with; their own files do not hold it.
 AUTOENCODER = "stabilityai/sdxl-vae"
+AUTOENCODER_BYTES = 4 * 83_653_863  # of its weights, which are published in float32
 _AUTOENCODER_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 
 _CONFIG_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]

@@ -29,7 +29,7 @@ from mm.families.table import (
     unused_elements,
 )
 from mm.generation.text import PREFILL_CHUNK
-from mm.hub import Checkpoint
+from mm.hub import AUTOENCODER_BYTES, Checkpoint
 from mm.language.moe import Experts
 from mm.model import VIEWS_PER_PASS
 from mm.view_cache import kept_bytes
@@ -87,7 +87,7 @@ class Parameters:
     decoder: int
     vision: int
     adaptor: int
-    image_side: int  # what draws: code embedding, aligner, head and image tokenizer
+    image_side: int  # what draws: code embedding, aligner, head and image tokenizer; of a flow encoder and decoder
     activated: int
 
 
@@ -127,6 +127,7 @@ class Plan:
     workload: Workload
     parameters: Parameters
     download_bytes: int  # of the weight files in the published type, or of the files that are here
+    autoencoder_bytes: int  # of what pictures by flow need besides, downloaded apart; 0 of other models
     weight_bytes: int
     cache_bytes_per_token: int
     image_tokens: int  # of one image
@@ -164,7 +165,7 @@ class Planner:
         """Count them on the meta device."""
         decoder, vision = _count(self.model.decoder), _count(self.model.vision)
         total = _count(self.model)
-        image_side = 0 if self.model.image_head is None else _count(self.model.image_head)
+        image_side = sum(_count(head) for head in (self.model.image_head, self.model.flow_head) if head is not None)
         moe = self.config.decoder.moe
         resting = 0
         if moe is not None:
@@ -300,6 +301,7 @@ def make_plan(
         parameters=parameters,
         download_bytes=_weight_file_bytes(checkpoint.folder)
         or published_bytes(planner.config, parameters.in_published_files),
+        autoencoder_bytes=0 if planner.model.flow_head is None else AUTOENCODER_BYTES,
         weight_bytes=peak.weights,
         cache_bytes_per_token=planner.cache_bytes_per_token(number),
         image_tokens=planner.image_tokens(work),

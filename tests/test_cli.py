@@ -321,6 +321,18 @@ def test_models() -> None:
     assert re.search(r"\t<\|User\|> \d+, <\|Assistant\|> \d+, <image> \d+, ", verbose["nano-vl2"])
 
 
+def test_what_is_not_known_of_a_published_model_is_said() -> None:
+    rows = {row["name"]: row for row in json.loads(invoke("models", "--verbose", "--json").out)["models"]}
+    flow = rows["deepseek-ai/JanusFlow-1.3B"]
+    assert "<｜begin▁of▁generation｜>" in [token["text"] for token in flow["tokens"]]
+    assert "`processor_config.json` (369 bytes) and `preprocessor_config.json`" in flow["notes"]
+    assert rows["deepseek-ai/Janus-1.3B"]["notes"] is None
+    assert "\ndeepseek-ai/JanusFlow-1.3B: What is known" in invoke("models", "--verbose").out
+    plan = invoke("plan", "deepseek-ai/JanusFlow-1.3B", "--device", "cpu")
+    assert "for pictures   stabilityai/sdxl-vae besides, 335 MB" in plan.out
+    assert json.loads(invoke("plan", "deepseek-ai/JanusFlow-1.3B", "--json").out)["autoencoder_bytes"] == 334_615_452
+
+
 def test_models_shows_the_cache(tmp_path: Path) -> None:
     repos = {"deepseek-ai/deepseek-vl2-tiny": "deepseek_vl_v2", "someone/tuned": "deepseek_vl_v2", "other/llm": "gpt2"}
     for name, kind in repos.items():

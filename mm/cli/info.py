@@ -23,9 +23,13 @@ def models(
     if json:
         write_json({"schema": "mm.models/1", "models": rows})
         return
+    notes = {row["name"]: row.pop("notes", None) for row in rows}
     columns = list(rows[0])
     cells = [[_cell(value) for value in row.values()] for row in rows]
     write_table([column.replace("_", " ") for column in columns], cells, right=(2, 3))
+    for name, text in notes.items():
+        if text is not None:
+            write(f"\n{name}: {text.rstrip()}")
 
 
 def _cell(value: Any) -> str:
@@ -61,12 +65,14 @@ def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]
     if found.source == "bundled":
         size = sum(path.stat().st_size for path in found.folder.iterdir())
     folder = str(found.folder) if found.source in ("bundled", "hub") else None
+    notes = found.folder / "NOTES.md"
     return {
         **row,
         "parameters": Planner(found.folder).parameters().total,
         "bytes_on_disk": size,
         "folder": folder,
         "tokens": [asdict(token) for token in prompt_tokens(found.folder)],
+        "notes": notes.read_text(encoding="utf-8") if notes.is_file() else None,
     }
 
 
@@ -119,6 +125,8 @@ def plan(
 
 
 def _write_plan(plan: "Plan") -> None:
+    from mm.hub import AUTOENCODER
+
     counts, peak, work = plan.parameters, plan.peak, plan.workload
     trained = f"{plan.context:,} tokens"
     if plan.context > plan.trained_context:
@@ -132,6 +140,8 @@ def _write_plan(plan: "Plan") -> None:
             ("parameters", f"{counts.total:,} (encoder {counts.vision:,}, decoder {counts.decoder:,})"),
             ("activated", f"{counts.activated:,} a text token, without the input embedding"),
             ("weight files", bytes_text(plan.download_bytes)),
+            *([("for pictures", f"{AUTOENCODER} besides, {bytes_text(plan.autoencoder_bytes)}")]
+              if plan.autoencoder_bytes else []),
             ("type, device", f"{plan.dtype} on {plan.device}"),
             ("cache", f"{plan.cache_bytes_per_token:,} B a token"),
             ("workload", f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {images}, "
