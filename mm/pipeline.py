@@ -2,12 +2,9 @@
 
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any, NoReturn, Unpack, overload
 
 import numpy as np
@@ -19,18 +16,16 @@ from mm.contracts import CancelToken, ImageHead, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.drawing import Drawer, DrawingProgress
 from mm.environment import host_memory
-from mm.errors import ConfigError, ContextOverflowError, InputError, OptionError, PromptError, TaskError
+from mm.errors import ConfigError, InputError, OptionError, TaskError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
-from mm.generation.handle import Handle
-from mm.generation.reasoning import split_reasoning
-from mm.generation.row import Row, TokenConstraint
+from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
 from mm.generation.vae import Autoencoder
 from mm.generation.vq import to_bytes, to_pixels
-from mm.grounding import BOX_TOKENS, parse_boxes
 from mm.hub import find_autoencoder
 from mm.images import ImageSource, open_image
-from mm.out_of_memory import explained, load_message, run_message
+from mm.jobs import Answering, Job
+from mm.out_of_memory import explained, load_message
 from mm.pictures import (
     Drawings,
     DrawOptions,
@@ -42,8 +37,9 @@ from mm.pictures import (
     check_size,
     codes_tensor,
 )
+from mm.preparing import DEFAULT_MAX_NEW_TOKENS, Preparing
 from mm.processing.base import Processor
-from mm.reply import AnyOf, CancelFlag, OcrResult, Reply, TextStream, Usage
+from mm.reply import OcrResult, Reply, TextStream
 from mm.request import (
     ChatOptions,
     Images,
@@ -52,18 +48,12 @@ from mm.request import (
     Settings,
     as_list,
     as_request,
-    conversation,
-    overflow_message,
     parse_options,
 )
 from mm.sketches import Atelier, CodeAtelier, FlowAtelier
 from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
 from mm.weights import Progress
 
-# Longest answer when the caller names none, clamped to what the context has left. Enough for a dense page.
-DEFAULT_MAX_NEW_TOKENS = 1024
-# The same where the model reasons before it answers.
-DEFAULT_REASONING_TOKENS = 8192
 # A decode step on the CPU that reads fewer bytes of weights than this runs on one thread: more do not make it faster
 # (14.7 M parameters: 4.4 ms a token with one, 4.6 ms with two), and where another process uses the cores, waiting for
 # each other costs far more than the step (220 to 420 ms a token with two).
@@ -73,21 +63,6 @@ DEFAULT_BATCH_SIZE = 8
 # `chat_batch` looks at all its images before any work. Pixels beyond this many bytes are not kept until their turn: the
 # images are opened a second time then, and the memory of a batch does not grow with its length.
 KEPT_PIXEL_BYTES = 256 * 2**20
-
-
-@dataclass
-class _Job:
-    """One conversation on its way to an answer."""
-
-    inputs: Inputs  # without its pixels once it is handed in
-    settings: Settings
-    row: Row
-    handle: Handle | None = None  # once it is handed in
-    number: int = 0  # in its batch
-
-    def drop_pixels(self) -> None:
-        """Give their memory back."""
-        self.inputs = replace(self.inputs, pixels=self.inputs.pixels.new_empty((0, *self.inputs.pixels.shape[1:])))
 
 
 class Pipeline:
@@ -154,8 +129,9 @@ class Pipeline:
             release=self._embedder.views.clear,
             graphs=graphs,
         )
+        self._preparing = Preparing(model, processor, name=name, context=self.context, needs_image=needs_image)
+        self._answering = Answering(self.engine, folder, model.device, model.dtype)
         self._lock = threading.Lock()
-        self._grammar: Any = None
         self._vae = vae
         self._autoencoder: Autoencoder | None = None
 
@@ -266,8 +242,8 @@ class Pipeline:
 
         Arguments and errors are those of ``chat``; errors of the input are raised by this call, not by the iterator.
         """
-        job = self._prepare(Request(images=images, question=question, messages=messages), parse_options(options))
-        return self._stream(job)
+        job = self._preparing.chat(Request(images=images, question=question, messages=messages), parse_options(options))
+        return self._answering.stream(job)
 
     def complete(
         self, prompt: str, *, suffix: str | None = None, images: Images = None, **options: Unpack[ChatOptions]
@@ -292,30 +268,7 @@ class Pipeline:
     ) -> TextStream:
         """Like ``complete``, as an iterator over pieces of text; see ``stream``."""
         settings = parse_options(options)
-        if settings.system is not None:
-            raise OptionError("system belongs to a chat; a completion has no system prompt. Write it into the prompt.")
-        for name, text in (("prompt", prompt), ("suffix", suffix)):
-            if not isinstance(text, str) and not (name == "suffix" and text is None):
-                raise PromptError(f"the {name} must be a string, got {type(text).__name__}")
-        shown = as_list(images)
-        self._check_sees(shown)
-        if suffix is not None:
-            if shown:
-                raise PromptError("a gap between two texts is filled without images. Leave the images or suffix out.")
-            inputs = self.processor.process_infill(prompt, suffix)
-        else:
-            tag = self.processor.spec.image_token
-            if shown and tag not in prompt:
-                prompt = f"{tag}\n" * len(shown) + prompt
-            inputs = self.processor.process_prompt(
-                prompt,
-                shown,
-                apply_template=False,
-                max_tiles=settings.max_tiles,
-                official_images=settings.official_images,
-                special=None if settings.special_tokens == "all" else frozenset(),
-            )
-        return self._stream(self._job(inputs, settings))
+        return self._answering.stream(self._preparing.completion(prompt, suffix, as_list(images), settings))
 
     def chat_batch(
         self,
@@ -337,7 +290,7 @@ class Pipeline:
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise OptionError(f"batch_size is {batch_size!r}; expected a whole number of 1 or more.")
-        checked: list[tuple[Request, Settings, _Job | None]] = []
+        checked: list[tuple[Request, Settings, Job | None]] = []
         kept = 0
         for index, item in enumerate(requests):
             with _naming(index):
@@ -345,20 +298,20 @@ class Pipeline:
                 if "cancel" in request.options:
                     raise OptionError("cancel holds for the whole batch. Pass it to chat_batch.")
                 settings = parse_options({**options, **request.options})
-                job = self._prepare(request, settings)
+                job = self._preparing.chat(request, settings)
             kept += job.inputs.pixels.nbytes
             checked.append((request, settings, job if kept <= KEPT_PIXEL_BYTES else None))
 
-        def jobs() -> Iterator[_Job]:
+        def jobs() -> Iterator[Job]:
             checked.reverse()
             for index in range(len(checked)):
                 request, settings, job = checked.pop()
                 if job is None:
                     with _naming(index):
-                        job = self._prepare(request, settings)
+                        job = self._preparing.chat(request, settings)
                 yield job
 
-        return [reply for _, reply in sorted(self._answers(jobs(), batch_size))]
+        return [reply for _, reply in sorted(self._answering.answers(jobs(), batch_size))]
 
     def ocr(self, image: ImageSource, **options: Unpack[ChatOptions]) -> OcrResult:
         """Read all text in an image, as far as the context goes unless ``max_new_tokens`` is given.
@@ -366,7 +319,9 @@ class Pipeline:
         Arguments and errors as in ``chat``.
         """
         request = Request(messages=[task_message("ocr", [image])])
-        reply = self._stream(self._prepare(request, parse_options(options), default_new=self.context)).reply
+        reply = self._answering.stream(
+            self._preparing.chat(request, parse_options(options), default_new=self.context)
+        ).reply
         lines = tuple(line.strip() for line in reply.text.splitlines() if line.strip())
         return OcrResult(text=reply.text, lines=lines, reply=reply)
 
@@ -393,7 +348,7 @@ class Pipeline:
         Raises:
             TaskError: the model's vocabulary has no markup for boxes.
         """
-        self._check_boxes("ground")
+        self._preparing.check_boxes("ground")
         return self.chat(messages=[task_message("ground", [image], query)], **options)
 
     def generate_images(
@@ -544,52 +499,6 @@ class Pipeline:
                 )
             return FlowAtelier(head, self._autoencoder)
 
-    def weights_changed(self) -> None:
-        """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
-        not count. Nothing that was computed before is used for later requests. After other changes (an optimizer's
-        step, ``load_state_dict``, operations in place) this happens by itself."""
-        self._embedder.weights_changed()
-
-    def _prepare(self, request: Request, settings: Settings, *, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
-        """Everything before the model: messages, images, tokens, limits."""
-        messages = conversation(request, settings)
-        self._check_sees([image for message in messages for image in message.images])
-        inputs = self.processor.process(
-            messages,
-            max_tiles=settings.max_tiles,
-            official_images=settings.official_images,
-        )
-        if self.needs_image and not inputs.spans:
-            warnings.warn(
-                f"{self.name} was trained with pictures only: without one its answer means nothing. Give it an image.",
-                stacklevel=3,
-            )
-        if self._is_base:
-            warnings.warn(
-                f"{self.name} is a base checkpoint, which continues text and was not trained to chat. Use complete() "
-                "or 'mm complete', or the chat checkpoint of this name.",
-                stacklevel=3,
-            )
-        return self._job(inputs, settings, default_new)
-
-    def _job(self, inputs: Inputs, settings: Settings, default_new: int = DEFAULT_MAX_NEW_TOKENS) -> _Job:
-        """A prompt with its limits checked."""
-        if inputs.reasoning is not None:
-            default_new = max(default_new, DEFAULT_REASONING_TOKENS)
-        row = self.new_row(inputs, settings.sampling, default_new=default_new, constrain_boxes=settings.constrain_boxes)
-        if row is None:
-            raise ContextOverflowError(
-                overflow_message(
-                    inputs,
-                    settings,
-                    self.name,
-                    context=self.context,
-                    trained=self.model.decoder.max_positions,
-                    num_image_tokens=self.processor.num_image_tokens,
-                )
-            )
-        return _Job(inputs, settings, row)
-
     def new_row(
         self,
         inputs: Inputs,
@@ -606,155 +515,13 @@ class Pipeline:
             default_new: longest answer where the options name none, clamped to what the context has left.
             constrain_boxes: rule malformed boxes out.
         """
-        left = self.context - inputs.num_tokens
-        if left < (options.max_new_tokens or 1):
-            return None
-        max_new_tokens = options.max_new_tokens or min(default_new, left)
-        tokenizer = self.processor.tokenizer
-        return Row(
-            prompt_ids=inputs.input_ids,
-            options=options,
-            max_new_tokens=max_new_tokens,
-            end_ids=frozenset({tokenizer.eos_id}),
-            stop_ids=frozenset(tokenizer.token_id(text) for text in options.stop if text in tokenizer.special_tokens),
-            hidden_ids=tokenizer.hidden_ids,
-            decode=tokenizer.decode,
-            constraint=self._constraint(max_new_tokens) if constrain_boxes else None,
-        )
+        return self._preparing.new_row(inputs, options, default_new=default_new, constrain_boxes=constrain_boxes)
 
-    def _check_sees(self, images: Sequence[ImageSource]) -> None:
-        """Raise ``TaskError`` for images of a model that reads text only, before any of them is opened."""
-        if images and not self.processor.spec.tokens_per_view:
-            from mm.families.table import cannot_see
-
-            raise cannot_see(self.name)
-
-    @property
-    def _is_base(self) -> bool:
-        """Whether the name says so: files of base and chat checkpoints may be the same."""
-        return Path(self.name).name.lower().endswith("-base")
-
-    def _check_boxes(self, what: str) -> None:
-        """Raise ``TaskError`` unless the vocabulary has the markup of boxes."""
-        missing = [token for token in BOX_TOKENS if token not in self.processor.tokenizer.special_tokens]
-        if missing:
-            raise TaskError(
-                f"{self.name} cannot {what}: its vocabulary has no {missing[0]}, so it writes no boxes. Use a "
-                "DeepSeek-VL2 model, such as nano-vl2"
-            )
-
-    def _constraint(self, max_new_tokens: int) -> TokenConstraint:
-        from mm.generation.grounding import BoxConstraint, BoxGrammar
-
-        self._check_boxes("constrain boxes")
-        with self._lock:
-            if self._grammar is None:
-                self._grammar = BoxGrammar(self.processor.tokenizer, self.model.decoder.vocab_size)
-        return BoxConstraint(self._grammar, max_new_tokens)
-
-    def _stream(self, job: _Job) -> TextStream:
-        cancelled = CancelFlag()
-
-        def pieces() -> Iterator[str]:
-            with self._submitted(lambda: [job], cancelled):
-                self._submit(job, cancelled)
-                assert job.handle is not None
-                yield from job.handle
-
-        async def async_pieces() -> AsyncIterator[str]:
-            with self._submitted(lambda: [job], cancelled):
-                self._submit(job, cancelled, block=False)
-                assert job.handle is not None
-                async for piece in job.handle:
-                    yield piece
-
-        return TextStream(pieces(), async_pieces(), lambda: self._reply(job), cancelled, job.inputs.reasoning)
-
-    def _answers(self, jobs: Iterable[_Job], batch_size: int) -> Iterator[tuple[int, Reply]]:
-        """Number and reply of each job, as they end. At most ``batch_size`` run together; the next one is taken when
-        one has ended, so that no more than these are in memory."""
-        cancelled = CancelFlag()
-        ended: SimpleQueue[_Job] = SimpleQueue()
-        running: dict[int, _Job] = {}
-
-        def next_reply() -> tuple[int, Reply]:
-            while True:
-                try:
-                    job = ended.get(timeout=0.5)  # without a limit, Ctrl-C would not get through everywhere
-                    break
-                except Empty:
-                    continue
-            reply = self._reply(job)
-            del running[job.number]
-            return job.number, reply
-
-        with self._submitted(running.values, cancelled):
-            for number, job in enumerate(jobs):
-                job.number = number
-                running[number] = job
-                self._submit(job, cancelled).when_ended(partial(ended.put, job))
-                if len(running) == batch_size:
-                    yield next_reply()
-            while running:
-                yield next_reply()
-
-    def _submit(self, job: _Job, cancelled: CancelFlag, *, block: bool = True) -> Handle:
-        cancel = AnyOf(cancelled, job.settings.cancel)
-        job.handle = self.engine.submit(job.inputs, job.row, cancel=cancel, block=block)
-        job.drop_pixels()
-        return job.handle
-
-    @contextmanager
-    def _submitted(self, jobs: Callable[[], Iterable[_Job]], cancelled: CancelFlag) -> Iterator[None]:
-        """What is handed in inside ends with the block, also by Ctrl-C or when nobody reads on."""
-        try:
-            with explained(lambda: self._memory_message(list(jobs()))):
-                yield
-        finally:
-            cancelled.set()
-
-    def _memory_message(self, jobs: list[_Job]) -> str:
-        """Why these jobs did not fit together, and what would."""
-        from mm.plan import Workload
-
-        largest = max(jobs, key=lambda job: job.inputs.num_tokens)
-        spans = largest.inputs.spans
-        work = Workload(
-            prompt_tokens=largest.inputs.num_tokens - int(largest.inputs.image_mask.sum()),
-            images=len(spans),
-            image_size=(spans[0].width, spans[0].height) if spans else None,
-            max_new_tokens=max(job.row.max_new_tokens for job in jobs),
-            batch=len(jobs),
-            max_tiles=largest.settings.max_tiles,
-        )
-        return run_message(self.folder, self.model.device, self.model.dtype, work)
-
-    def _reply(self, job: _Job) -> Reply:
-        """The whole answer of a job, once it has ended; raises what it failed with."""
-        row, inputs, text = job.row, job.inputs, ""
-        if job.handle is not None:
-            job.handle.result()
-            text = job.handle.text
-        elif row.finish_reason is None:  # interrupted before it was handed in
-            row.finish("cancelled")
-        assert row.finish_reason is not None
-        raw_text, reasoning = row.raw_text(), None
-        if inputs.reasoning is not None:
-            reasoning, text = split_reasoning(text, inputs.reasoning)
-        return Reply(
-            text=text,
-            reasoning=reasoning,
-            finish_reason=row.finish_reason,
-            usage=Usage(
-                prompt_tokens=inputs.num_tokens,
-                image_tokens=int(inputs.image_mask.sum()),
-                completion_tokens=len(row.tokens),
-            ),
-            boxes=tuple(parse_boxes(raw_text, [(span.width, span.height) for span in inputs.spans])),
-            raw_text=raw_text,
-            token_ids=tuple(row.tokens),
-            logprobs=tuple(row.logprobs) if row.options.logprobs else None,
-        )
+    def weights_changed(self) -> None:
+        """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
+        not count. Nothing that was computed before is used for later requests. After other changes (an optimizer's
+        step, ``load_state_dict``, operations in place) this happens by itself."""
+        self._embedder.weights_changed()
 
 
 @contextmanager

@@ -304,9 +304,9 @@ def test_special_tokens_of_the_answer_are_read_for_boxes_and_not_shown(pipe, pic
             assert token == self.left.pop(0)
 
     def scripted(**options):
-        job = pipe._prepare(Request(images=picture, question=QUESTION), parse_options(options))
+        job = pipe._preparing.chat(Request(images=picture, question=QUESTION), parse_options(options))
         job.row.constraint = Script()
-        return pipe._stream(job)
+        return pipe._answering.stream(job)
 
     stream = scripted()
     assert "".join(stream) == stream.reply.text == "dog[[0, 0, 999, 500]]"
