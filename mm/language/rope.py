@@ -90,6 +90,9 @@ class Rope(nn.Module):
         )
 
     def _grow(self, length: int, device: torch.device) -> None:
+        if device.type == "meta":  # a model that is counted, not run
+            self.cos, self.sin = (torch.empty(length, self.width, device=device) for _ in range(2))
+            return
         positions = torch.arange(length, dtype=torch.float32, device="cpu")
         angles = torch.outer(positions, inverse_frequencies(self.config, self.width))
         angles = torch.cat((angles, angles), dim=-1)  # (length, R)
