@@ -14,7 +14,8 @@ _SHORT = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 # CUDA and MPS; torch's CPU allocator; cuBLAS, whose handle or workspace found no room.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
-_precision = threading.Lock()  # torch's setting belongs to the process
+_precision = threading.Lock()  # torch's settings belong to the process
+_steady, _cudnn_before = 0, True  # threads inside steady_attention, and the setting before the first
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -90,3 +91,26 @@ def exact_convolutions(device: torch.device, dtype: torch.dtype) -> Iterator[Non
             yield
         finally:
             settings.fp32_precision = before
+
+
+@contextmanager
+def steady_attention(device: torch.device) -> Iterator[None]:
+    """Attention without cuDNN inside the block, on CUDA: it prepares a plan for each new length, which takes some 50 ms
+    each (H200, torch 2.11), and lengths of prompts are new most of the time. Threads may enter at the same time.
+    """
+    global _steady, _cudnn_before
+    if device.type != "cuda":
+        yield
+        return
+    with _precision:
+        _steady += 1
+        if _steady == 1:
+            _cudnn_before = torch.backends.cuda.cudnn_sdp_enabled()
+            torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        with _precision:
+            _steady -= 1
+            if _steady == 0:
+                torch.backends.cuda.enable_cudnn_sdp(_cudnn_before)

@@ -1,5 +1,6 @@
 """The benchmark harness runs and measures what its table says."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -7,6 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.random_model import random_pipeline
 
 HARNESS = Path(__file__).parent.parent / "benchmarks" / "run.py"
 
@@ -48,3 +53,29 @@ def test_requests_at_once_are_measured_against_one_after_another(
         assert run["floor_seconds"] > 0 and run["seconds"][0] > 0
     assert together["floor"]["decode_step"] > alone["floor"]["decode_step"]
     assert together["floor_seconds"] < alone["floor_seconds"]
+
+
+def test_random_weights_answer_the_same_with_and_without_what_makes_them_fast(golden: Callable[[str], Path]) -> None:
+    name, answers = str(golden("deepseek_vl2_tiny") / "checkpoint"), []
+    for fast in (True, False):
+        pipe = random_pipeline(name, torch.device("cpu"), torch.float32, tokens=30, fast=fast, layers=2)
+        answers.append([r.token_ids for r in pipe.chat_batch([(None, "a"), (None, "b")], max_new_tokens=5)])
+        pipe.engine.close()
+    assert answers[0] == answers[1]
+    assert answers[0][0] != answers[0][1] and all(len(ids) == 5 for ids in answers[0])
+
+
+def test_a_row_that_fails_says_so_and_the_table_marks_what_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = gpu.Rows(argparse.Namespace(device="cpu", profile=False, repeat=1))
+
+    def fail() -> dict[str, float]:
+        raise RuntimeError("no such kernel")
+
+    rows.row("VQ decode, 1 image", fail)
+    rows.row("VL2-Tiny decode, 1 row", lambda: {"value": 2100.0})
+    rows.row("VL2-Tiny prefill, 1 x 1,536", lambda: {"value": 9.0})
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ROW ")]
+    table = gpu.markdown([json.loads(line[4:]) for line in lines])
+    assert "- VQ decode, 1 image: {'error': 'RuntimeError: no such kernel'" in table
+    assert "| VL2-Tiny decode, 1 row | 2100 tok/s | 3712 | 57% | 1500 | 2000 | 764 | 2.7 x | goal |" in table
+    assert "| VL2-Tiny prefill, 1 x 1,536 | 9 ms | 1.7 | 19% | 8 | 5 | 23 | 2.6 x | missed |" in table

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from mm.contracts import CancelToken, Decoder, DrawingPrompt, FlowHead, ImageHead, Inputs
+from mm.devices import steady_attention
 from mm.errors import BusyError, OptionError, ResourceError
 from mm.generation.flow_picture import FlowRow
 from mm.generation.graphs import StepGraphs
@@ -30,7 +31,7 @@ from mm.generation.prompt import token_keys
 from mm.generation.row import Row
 from mm.generation.scheduler import Embed, Scheduler
 from mm.generation.task import ChosenTask, FlowLane, FlowTask, Intake, Lane, Statistics, Task
-from mm.generation.text import PREFILL_CHUNK
+from mm.generation.text import GPU_PREFILL_CHUNK, PREFILL_CHUNK
 
 DEFAULT_SLOTS = 16
 DEFAULT_QUEUE = 256
@@ -51,7 +52,7 @@ class Engine:
         flow_head: likewise for pictures by flow.
         num_slots: most requests that run together; less where the memory does not suffice.
         max_waiting: most requests that wait for one of these places.
-        chunk: most prompt tokens that go through the decoder at once.
+        chunk: most prompt tokens that go through the decoder at once; None takes what suits the device.
         decode_threads: CPU threads of a decode step; None leaves torch's setting.
         version: of the weights, asked for with every request; where it differs from before, nothing that was computed
             earlier is reused. None: they never change.
@@ -72,12 +73,14 @@ class Engine:
         flow_head: FlowHead | None = None,
         num_slots: int = DEFAULT_SLOTS,
         max_waiting: int = DEFAULT_QUEUE,
-        chunk: int = PREFILL_CHUNK,
+        chunk: int | None = None,
         decode_threads: int | None = None,
         version: Callable[[], object] | None = None,
         release: Callable[[], None] | None = None,
         graphs: bool = True,
     ) -> None:
+        if chunk is None:
+            chunk = GPU_PREFILL_CHUNK if device.type == "cuda" else PREFILL_CHUNK
         for name, value in (("num_slots", num_slots), ("max_waiting", max_waiting), ("chunk", chunk)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} is {value!r}; expected a whole number of 1 or more.")
@@ -308,7 +311,8 @@ def _work(scheduler: Scheduler) -> None:
             while _has_work(scheduler):
                 started = time.monotonic()
                 try:
-                    scheduler.step()
+                    with steady_attention(scheduler.device):
+                        scheduler.step()
                 except BaseException as failure:  # not of one request: a decode step failed
                     scheduler.end_begun(failure)
                 scheduler.statistics.seconds += time.monotonic() - started

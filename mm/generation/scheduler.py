@@ -109,11 +109,14 @@ class Scheduler(Admission):
             self._read()
         before, self._chosen = self._chosen, []
         self._decode()
-        self._read(before)
+        if any(task.goes_on for task in self.choosing) or self.prefilling is None:
+            self._read(before)
+            before = []
         if self.prefilling is not None:
             self._prefill(self.prefilling)
         if self.flowing is not None:
             self._flow(self.flowing)
+        self._read(before)  # nobody waits for it but the end: the device is busy with the next prompt meanwhile
         if not ahead:
             self._read()
         if not self.lanes:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mm.contracts import Cache, Decoder
 
 PREFILL_CHUNK = 512  # tokens; bounds the memory of a long prompt, and how long others wait for it
+GPU_PREFILL_CHUNK = 2048  # the same on a GPU: each chunk of a mixture of experts reads all experts once
 VISIBLE_BLOCK = 128  # cache slots read by a decode step grow in blocks, so that few shapes occur
 VISIBLE_SHARE = 8  # and these by an eighth of the whole, so that a long answer does not bring many
 
