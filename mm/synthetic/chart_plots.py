@@ -1,7 +1,7 @@
 """Bar and line charts on a canvas."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from mm.synthetic.chart_axes import (
     CategoryLabels,
@@ -15,42 +15,14 @@ from mm.synthetic.chart_axes import (
     place_title,
     reserve_legend,
 )
-from mm.synthetic.chart_canvas import Canvas, Point, Rect
+from mm.synthetic.chart_bars import draw_bars
+from mm.synthetic.chart_canvas import Canvas, Rect
 from mm.synthetic.chart_data import ChartData
-from mm.synthetic.chart_styles import Look, contrast
+from mm.synthetic.chart_lines import MARKERS, draw_lines
+from mm.synthetic.chart_plan import Plot, PlotPlan
+from mm.synthetic.chart_styles import Look
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, Pen
-
-
-@dataclass(frozen=True)
-class PlotPlan:
-    """What is drawn of a bar or line chart."""
-
-    shape: str  # "bar" or "line"
-    horizontal: bool
-    stacked: bool
-    printed: bool  # every value stands at its mark
-    legend: str  # "", right, left, top, bottom, inside or ends
-    many_colours: bool  # a colour for each bar of a single series
-    upright: bool = False  # numbers at vertical bars are turned by 90 degrees, read from below
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A placed plot: where the scales run, in pixels."""
-
-    box: Rect
-    axis: ValueAxis
-    horizontal: bool
-    centres: tuple[float, ...]  # of the categories, left to right or top to bottom
-    slot: float
-    ticks: tuple[str, ...] = ()  # numbers written along the value axis
-
-    def value(self, value: float) -> float:
-        """Pixel of a value along the value axis."""
-        x0, y0, x1, y1 = self.box
-        share = self.axis.at(value)
-        return x0 + share * (x1 - x0) if self.horizontal else y1 - share * (y1 - y0)
 
 
 def series_colours(look: Look, data: ChartData, plan: PlotPlan) -> list[Colour]:
@@ -107,9 +79,9 @@ def draw_axes_chart(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, 
     hidden = plan.printed and dice.chance(0.25)
     _draw_frame(canvas, look, pens, plot, [] if hidden else ticks, labels, data)
     if plan.shape == "bar":
-        _draw_bars(canvas, look, pens.body, data, plan, plot, colours, dice)
+        draw_bars(canvas, look, pens.body, data, plan, plot, colours, dice)
     else:
-        _draw_lines(canvas, look, pens.body, data, plan, plot, keys, dice)
+        draw_lines(canvas, look, pens.body, data, plan, plot, keys, dice)
     if plan.legend == "inside":
         legend, corner = _legend_inside(pens.body, look, data, plan, plot, keys)
     if legend is not None and corner is not None:
@@ -254,182 +226,6 @@ def _draw_frame(
     else:
         for name, place in zip(data.categories, plot.centres, strict=True):
             canvas.text(x0 - 0.5 * em, place, name, pen, look.soft, "rm")
-
-
-def _draw_bars(
-    canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, colours: list[Colour], dice: Dice
-) -> None:
-    em, lanes = pen.size, 1 if plan.stacked else len(data.series)
-    fill = dice.weighted({dice.uniform(0.5, 0.92): 8, dice.uniform(0.3, 0.5): 1.2, 1.0: 0.3})
-    finish = dice.weighted({"": 8.8, "gradient": 0.7, "hatch": 0.5})
-    thickness = plot.slot * fill / lanes
-    if thickness < 3 or (plan.printed and plan.horizontal and thickness < 0.95 * em):
-        raise NoRoomError("bars")
-    radius = 0.2 * thickness if not plan.stacked and dice.chance(0.07) else 0.0
-    inside = plan.stacked or (plan.printed and dice.chance(0.17))
-    centred = plan.stacked or dice.chance(0.35)
-    base = [0.0] * len(data.categories)
-    for s, row in enumerate(data.values):
-        for c, value in enumerate(row):
-            lane = 0 if plan.stacked else s
-            start = plot.centres[c] - plot.slot * fill / 2 + lane * thickness
-            low, high = plot.value(max(base[c], plot.axis.low)), plot.value(base[c] + value)
-            base[c] += value if plan.stacked else 0.0
-            colour = colours[c if plan.many_colours else s]
-            gap = 0.06 * thickness if lanes > 1 and fill < 0.8 else 0.0
-            box = (
-                (low, start, high, start + thickness - gap)
-                if plan.horizontal
-                else (start, high, start + thickness - gap, low)
-            )
-            canvas.rect(box, colour, look.edge, max(1.0, em / 16), radius)
-            if finish and not radius and not inside:
-                _finish_bar(canvas, box, colour, finish, plan.horizontal, (s + 1) * 0.3 * em)
-            if plan.printed:
-                _bar_label(
-                    canvas,
-                    look,
-                    pen,
-                    data.number(value),
-                    box,
-                    plan.horizontal,
-                    value < 0,
-                    colour if inside else None,
-                    centred,
-                    plan.upright,
-                )
-
-
-def _finish_bar(canvas: Canvas, box: Rect, colour: Colour, finish: str, horizontal: bool, gap: float) -> None:
-    """Shading across a bar, or strokes over it, in another shade of its colour."""
-    x0, x1 = sorted((box[0], box[2]))
-    y0, y1 = sorted((box[1], box[3]))
-    goal = 0 if sum(colour) > 380 else 255
-
-    def shade(share: float) -> Colour:
-        red, green, blue = (round(value + (goal - value) * share) for value in colour)
-        return (red, green, blue)
-
-    if finish == "gradient":
-        for step in range(6):
-            a, b = step / 6, (step + 1) / 6
-            part = (x0, y0 + (y1 - y0) * a, x1, y0 + (y1 - y0) * b)
-            if not horizontal:
-                part = (x0 + (x1 - x0) * a, y0, x0 + (x1 - x0) * b, y1)
-            canvas.rect(part, shade(0.06 * abs(step - 2)))
-        return
-    place, gap = x0 - (y1 - y0) + 2 * gap, 2 * max(2.5, gap)
-    while place < x1:  # strokes at 45 degrees, cut at the sides
-        start, end = max(place, x0), min(place + (y1 - y0), x1)
-        if start < end:
-            canvas.line([(start, y1 - (start - place)), (end, y1 - (end - place))], shade(0.55), 1.0)
-        place += gap
-
-
-def _bar_label(
-    canvas: Canvas,
-    look: Look,
-    pen: Pen,
-    text: str,
-    box: Rect,
-    horizontal: bool,
-    negative: bool,
-    fill: Colour | None,
-    centred: bool,
-    upright: bool,
-) -> None:
-    """The number at the end of a bar, or on it where ``fill`` is its colour."""
-    x0, x1 = min(box[0], box[2]), max(box[0], box[2])
-    y0, y1 = min(box[1], box[3]), max(box[1], box[3])
-    em, width = pen.size, pen.width(text)
-    ink = look.soft if fill is None else max(((255, 255, 255), (0, 0, 0)), key=lambda shade: contrast(shade, fill))
-    if upright:
-        if x1 - x0 < 0.95 * em or (fill is not None and y1 - y0 < width + 0.6 * em):
-            raise NoRoomError("upright number")
-        tip, beyond = (y1, 1) if negative else (y0, -1)
-        away = beyond * (0.35 if fill is None else -0.35) * em
-        reads_from_tip = (beyond < 0) == (fill is None)  # the text grows upwards
-        canvas.text((x0 + x1) / 2, tip + away, text, pen, ink, "lm" if reads_from_tip else "rm", 90.0)
-    elif fill is not None:
-        along, across = (x1 - x0, y1 - y0) if horizontal else (y1 - y0, x1 - x0)
-        if (along < width + 0.3 * em or across < 0.95 * em) if horizontal else (along < 1.15 * em or across < width):
-            raise NoRoomError("number on a bar")
-        if centred:
-            canvas.text((x0 + x1) / 2, (y0 + y1) / 2, text, pen, ink, "mm")
-        elif horizontal:
-            canvas.text(
-                x0 + 0.3 * em if negative else x1 - 0.3 * em, (y0 + y1) / 2, text, pen, ink, "lm" if negative else "rm"
-            )
-        else:
-            canvas.text(
-                (x0 + x1) / 2, y1 - 0.3 * em if negative else y0 + 0.3 * em, text, pen, ink, "mb" if negative else "mt"
-            )
-    elif horizontal:
-        canvas.text(
-            x0 - 0.3 * em if negative else x1 + 0.3 * em, (y0 + y1) / 2, text, pen, ink, "rm" if negative else "lm"
-        )
-    else:
-        canvas.text(
-            (x0 + x1) / 2, y1 + 0.25 * em if negative else y0 - 0.25 * em, text, pen, ink, "mt" if negative else "ms"
-        )
-
-
-MARKERS = ("circle", "square", "diamond", "triangle", "down", "plus", "cross", "star", "ring", "box")
-
-
-def _smoothed(points: Sequence[Point], steps: int = 8) -> list[Point]:
-    """A Catmull-Rom curve through the points, its rises never beyond them (tangents are flat at turns)."""
-    found = [points[0]]
-    slopes = [0.0] * len(points)
-    for index in range(1, len(points) - 1):
-        before, behind = points[index][1] - points[index - 1][1], points[index + 1][1] - points[index][1]
-        if before * behind > 0:
-            slopes[index] = 2 * before * behind / (before + behind)
-    for (one, other), (rise, fall) in zip(
-        zip(points, points[1:], strict=False), zip(slopes, slopes[1:], strict=False), strict=True
-    ):
-        for step in range(1, steps + 1):
-            t = step / steps
-            cubic, square = t * t * t, t * t
-            y = (2 * cubic - 3 * square + 1) * one[1] + (cubic - 2 * square + t) * rise
-            y += (3 * square - 2 * cubic) * other[1] + (cubic - square) * fall
-            found.append((one[0] + (other[0] - one[0]) * t, y))
-    return found
-
-
-def _stairs(points: Sequence[Point]) -> list[Point]:
-    """Level pieces around each point, joined by upright ones half-way."""
-    found = [points[0]]
-    for one, other in zip(points, points[1:], strict=False):
-        middle = (one[0] + other[0]) / 2
-        found += [(middle, one[1]), (middle, other[1])]
-    return [*found, points[-1]]
-
-
-def _draw_lines(
-    canvas: Canvas, look: Look, pen: Pen, data: ChartData, plan: PlotPlan, plot: Plot, keys: list[LegendKey], dice: Dice
-) -> None:
-    em = pen.size
-    width = max(1.5, look.line_width * em)
-    form = dice.weighted({"straight": 8.5, "smooth": 1.2, "stairs": 0.2})
-    fallback = dice.pick(MARKERS[:4]) if plan.printed or len(data.categories) < 3 else ""
-    for row, key in zip(data.values, keys, strict=True):
-        points = [(x, plot.value(value)) for x, value in zip(plot.centres, row, strict=True)]
-        path = _smoothed(points) if form == "smooth" else _stairs(points) if form == "stairs" else points
-        if len(data.series) == 1 and dice.chance(0.12):
-            red, green, blue = (round(a + (b - a) * 0.65) for a, b in zip(key.colour, look.plot, strict=True))
-            floor = plot.box[3]
-            canvas.polygon([(points[0][0], floor), *path, (points[-1][0], floor)], (red, green, blue))
-        canvas.line(path, key.colour, width, key.dash * em / 12)
-        for point in points if key.marker or fallback else ():
-            canvas.marker(key.marker or fallback, point, max(2.5, 0.27 * em), key.colour, look.edge, look.plot)
-        if plan.printed:
-            for index, ((x, y), value) in enumerate(zip(points, row, strict=True)):
-                valley = all(y > beside[1] for beside in points[max(0, index - 1) : index + 2] if beside[0] != x)
-                shift, anchor = (0.6 * em, "mt") if valley else (-0.55 * em, "ms")
-                canvas.text(x, y + shift, data.number(value), pen, look.soft, anchor)
-        if plan.legend == "ends":
-            canvas.text(points[-1][0] + 0.5 * em, points[-1][1], key.name, pen, key.colour, "lm")
 
 
 def _legend_inside(

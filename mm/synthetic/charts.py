@@ -12,7 +12,8 @@ from mm.synthetic.chart_axes import NoRoomError, Typeset, ValueAxis, typeset
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import DIMENSIONS, ChartData, draw_data, draw_labels
 from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
-from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart, series_colours
+from mm.synthetic.chart_plan import PlotPlan
+from mm.synthetic.chart_plots import draw_axes_chart, series_colours
 from mm.synthetic.chart_questions import Reading
 from mm.synthetic.chart_styles import Look, colour_name, draw_look
 from mm.synthetic.chart_turns import chart_turns

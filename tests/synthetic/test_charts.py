@@ -11,7 +11,8 @@ from mm.synthetic.chart_axes import NoRoomError, ValueAxis, make_axis, typeset
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
-from mm.synthetic.chart_plots import PlotPlan, draw_axes_chart
+from mm.synthetic.chart_plan import PlotPlan
+from mm.synthetic.chart_plots import draw_axes_chart
 from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases, starred
 from mm.synthetic.chart_styles import colour_name, contrast, draw_look
 from mm.synthetic.charts import read_values
