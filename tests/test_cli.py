@@ -442,6 +442,7 @@ def test_json_is_as_documented(model: str, tiny_janus: Path, tmp_path: Path) -> 
     examples = documented()
     commands = {
         "mm.chat/1": ["chat", FORM, "Hi", *short],
+        "mm.complete/1": ["complete", "Hi", "--image", FORM, "-m", model, "--max-new-tokens", "4", "--json"],
         "mm.caption/1": ["caption", FORM, *short],
         "mm.ocr/1": ["ocr", FORM, *short],
         "mm.ground/1": ["ground", FORM, "the city", *short],

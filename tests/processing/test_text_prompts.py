@@ -35,7 +35,8 @@ JINJA = {
     "deepseek-llm": "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}{{ 'User: ' + m['content'] + "
     "'\n\n' }}{% else %}{{ 'Assistant: ' + m['content'] + eos_token }}{% endif %}{% endfor %}{{ 'Assistant:' }}",
     "deepseek-coder": f"{{% if not found %}}\n{{{{{CODER!r}}}}}\n{{% endif %}}{{{{ '### Instruction:\\n' + "
-    f"m['content'] + '\\n' }}}} {{{{ '### Response:\\n' + m['content'] + '\\n{EOT}\\n' }}}}\n{{{{ '### Response:' }}}}\n",
+    f"m['content'] + '\\n' }}}} {{{{ '### Response:\\n' + m['content'] + '\\n{EOT}\\n' }}}}\n"
+    "{{ '### Response:' }}\n",
     "deepseek-v3": "{{ '<｜User｜>' + m['content'] }}{{ '<｜Assistant｜>' + m['content'] + '<｜end▁of▁sentence｜>' }}"
     "{{ '<｜tool▁calls▁begin｜>' + tool['type'] + '```json' }}",
     "deepseek-r1": "{{ '<｜User｜>' + m['content'] }}{% if '</think>' in content %}{% set content = "
