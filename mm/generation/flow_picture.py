@@ -119,14 +119,14 @@ def velocities(
     Returns:
         (R, C, h, w) float32.
     """
-    rows, device = len(begins), head.device
-    tokens, moment, skip = head.encode(latents.to(device), torch.tensor([time * TIME_SCALE], device=device))
+    rows, count, device = len(begins), head.num_positions, head.device
+    # Made on the device, number by number: nothing is copied there, so that the host need not wait.
+    tokens, moment, skip = head.encode(latents.to(device), torch.full((1,), time * TIME_SCALE, device=device))
     embeds = torch.cat((moment[:, None], tokens), dim=1).expand(rows, -1, -1)  # (R, 1 + P, D)
-    offsets = torch.arange(head.num_positions, device=device)
-    first, known = torch.tensor([begins, prompts], device=device)[..., None]  # (R, 1) each
-    visible = max(begins) + head.num_positions
-    slots = torch.arange(visible, device=device)
-    attended = (slots < known) | (slots >= first)  # (R, visible)
-    hidden = decoder(embeds, positions=first + offsets, cache=cache, visible=visible, key_mask=attended)
+    positions = torch.stack([torch.arange(first, first + count, device=device) for first in begins])  # (R, 1 + P)
+    slots = torch.arange(max(begins) + count, device=device)
+    pairs = zip(prompts, begins, strict=True)
+    attended = torch.stack([(slots < known) | (slots >= first) for known, first in pairs])  # (R, visible)
+    hidden = decoder(embeds, positions=positions, cache=cache, visible=len(slots), key_mask=attended)
     out = head.velocity(hidden[:, 1:], skip.expand(rows, -1, -1, -1), moment.expand(rows, -1))
     return out.float()
