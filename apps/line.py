@@ -62,7 +62,7 @@ class Line:
         place = Place(self)
         with self._lock:
             if len(self._places) >= self._running + self._waiting:
-                raise BusyError(f"{self._waiting} requests are waiting already. Try again in a minute")
+                raise BusyError(f"the queue is full: {self._waiting} wait already. Try again in a minute")
             self._places.append(place)
         try:
             yield place

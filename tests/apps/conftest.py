@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 
@@ -58,8 +59,10 @@ def server(toy: Path) -> Iterator[str]:
         url = process.stdout.readline().strip().rstrip("/")
         assert url.startswith("http://127.0.0.1:"), url
         yield url
+        tried = httpx.post(f"{url}/gradio_api/run/tried", json={"data": []}).json()["data"]
         process.stdin.close()
         process.wait(30)
+    assert tried == [""], tried  # connections to other machines
 
 
 @pytest.fixture(scope="session")

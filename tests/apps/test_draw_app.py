@@ -14,11 +14,9 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 from apps import text_to_image
-from apps.models import Models
 from mm.drawn_file import Recipe, save
 from mm.errors import ImageError, OptionError, PromptError
 from mm.pictures import Drawings
-from mm.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's own libraries, in its threads
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -174,9 +172,3 @@ def test_endings() -> None:
     assert text_to_image.ending(nothing, recipe, 1) == "Stopped: no picture was finished."
     with pytest.raises(PromptError, match="Write what to draw"):
         text_to_image.check_prompt(None)
-
-
-def test_a_model_without_a_generation_side_says_which_can_draw(pipe: Pipeline) -> None:
-    about = Models.of(pipe).lacking("draw")
-    assert about.startswith("nano-vl2 cannot draw. Models that can draw: ")
-    assert "deepseek-ai/Janus-Pro-1B" in about

@@ -1,0 +1,165 @@
+"""What a program gets that asks for another file, another address, or sends what is made to break a reader."""
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+from PIL import Image
+
+from apps.pdf_pages import render_pdf
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's own libraries, in its threads
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ELSEWHERE = [
+    str(EXAMPLES / "receipt.png"),
+    "/etc/../etc/hostname.png",
+    "http://127.0.0.1:9/x.png",
+    "http://169.254.169.254/a.png",
+    "file:///etc/hostname.png",
+]
+
+
+def said(server: str, endpoint: str, data: list[Any]) -> str:
+    """The events of a call that names files as a program may write them."""
+    event = httpx.post(f"{server}/gradio_api/call/{endpoint}", json={"data": data}).json()["event_id"]
+    return httpx.get(f"{server}/gradio_api/call/{endpoint}/{event}", timeout=60).text
+
+
+def named(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize("path", ELSEWHERE)
+def test_no_endpoint_reads_another_file_or_address(server: str, path: str) -> None:
+    calls = {
+        "chat": [{"text": "What?", "files": [named(path)]}, "Ask", "", 16, 0, 1, -1, "nano-vl2"],
+        "read": [[named(path)], 9, False, "nano-vl2"],
+        "tiles": [[named(path)], 1, 9, "nano-vl2"],
+        "ask_document": [[named(path)], 1, "What?", 9, "nano-vl2"],
+        "restore": [named(path)],
+    }
+    for endpoint, data in calls.items():
+        events = said(server, endpoint, data)
+        assert "event: error" in events and "event: complete" not in events, (endpoint, events)
+        assert any(part in events for part in ("not uploaded", "never downloaded")), (endpoint, events)
+
+
+def test_events_of_the_page_check_what_a_browser_sends(server: str) -> None:
+    """The camera's events take files as the browser names them."""
+    dependencies = httpx.get(f"{server}/config").json()["dependencies"]
+    takers = [entry for entry in dependencies if [target[1] for target in entry["targets"]] == ["input"]]
+    assert len(takers) == 2
+    for number, entry in enumerate(takers):
+        photo = named(str(EXAMPLES / "receipt.png"))
+        other: Any = {"text": "", "files": []} if number == 0 else []
+        session = f"camera-{number}"
+        body = {"data": [photo, other], "fn_index": entry["id"], "session_hash": session}
+        httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
+        with httpx.stream("GET", f"{server}/gradio_api/queue/data?session_hash={session}", timeout=30) as events:
+            for line in events.iter_lines():
+                told = json.loads(line[5:]) if line.startswith("data:") else {}
+                if told.get("msg") == "process_completed":
+                    assert not told["success"] and "receipt.png" not in json.dumps(told["output"].get("data") or "")
+                    break
+
+
+def test_an_upload_stays_in_its_folder(server: str) -> None:
+    content = (EXAMPLES / "receipt.png").read_bytes()
+    (path,) = httpx.post(f"{server}/gradio_api/upload", files={"files": ("../../../evil.png", content)}).json()
+    assert ".." not in path and "mm-app-" in path and path.endswith("evil.png")
+
+
+def test_the_server_fetches_nothing_for_a_visitor(server: str) -> None:
+    for route in ("proxy=http://169.254.169.254/latest", "file=http://127.0.0.1:9/x.png", "file=https://example.com/a"):
+        answer = httpx.get(f"{server}/gradio_api/{route}", follow_redirects=False)
+        assert answer.status_code >= 400, (route, answer.status_code)
+
+
+def test_a_picture_of_200_megapixels_is_refused(server: str, tmp_path: Path) -> None:
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png")
+    client = Client(server, verbose=False)
+    file = handle_file(str(tmp_path / "large.png"))
+    wanted = "too large to open safely|the limit is 50,000,000"
+    with pytest.raises(AppError, match=wanted):
+        client.predict({"text": "What?", "files": [file]}, api_name="/chat")
+    with pytest.raises(AppError, match=wanted):
+        client.predict([file], 9, False, api_name="/read")
+    with pytest.raises(AppError, match=wanted):
+        client.predict(file, api_name="/restore")
+
+
+@pytest.mark.parametrize(("content", "message"), [("<svg/>", "SVG drawing"), ("<html></html>", "web page")])
+def test_pages_of_the_web_are_no_pictures(server: str, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.png").write_text(content)
+    with pytest.raises(AppError, match=message):
+        Client(server, verbose=False).predict([handle_file(str(tmp_path / "a.png"))], 9, False, api_name="/read")
+
+
+def write_bomb(path: Path, mib: int) -> None:
+    """A PDF of a few kilobytes whose one page unfolds to so many MiB: zeros, deflated twice."""
+    deflate = zlib.compressobj(9)
+    head = deflate.flush(zlib.Z_FULL_FLUSH)
+    block = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)  # may be repeated
+    stream = zlib.compress(head + block * mib + deflate.flush(), 9)
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 200]/Contents 4 0 R>>",
+        b"<</Length %d/Filter[/FlateDecode/FlateDecode]>>stream\n%s\nendstream" % (len(stream), stream),
+    ]
+    content, places = b"%PDF-1.7\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(content))
+        content += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    end = b"xref\n0 5\n0000000000 65535 f \n%strailer<</Size 5/Root 1 0 R>>\nstartxref\n%d\n%%%%EOF" % (
+        table,
+        len(content),
+    )
+    path.write_bytes(content + end)
+
+
+def test_a_bomb_of_a_pdf_is_refused_and_the_server_goes_on(server: str, tmp_path: Path) -> None:
+    write_bomb(tmp_path / "small.pdf", 8)
+    (tmp_path / "out").mkdir()
+    assert len(render_pdf(tmp_path / "small.pdf", tmp_path / "out")) == 1  # a good file but for its size
+    write_bomb(tmp_path / "bomb.pdf", 4096)
+    assert (tmp_path / "bomb.pdf").stat().st_size < 20_000
+    client = Client(server, verbose=False)
+    with pytest.raises(AppError, match="bomb.pdf cannot be rendered: damaged, locked or too large"):
+        client.predict([handle_file(str(tmp_path / "bomb.pdf"))], 9, False, api_name="/read")
+    _, said, _ = client.predict([handle_file(str(EXAMPLES / "receipt.png"))], 1, 9, api_name="/tiles")
+    assert "1,357 tokens" in said
+
+
+def test_one_waits_in_line_while_two_run(server: str) -> None:
+    """Twenty wait, each is told its place, the page stays quick, and the next one is told to come back."""
+    client = Client(server, verbose=False)
+    image = handle_file(str(EXAMPLES / "receipt.png"))
+    message = {"text": "What is the total?", "files": [image]}
+    endless = {"max_new_tokens": 2048, "temperature": 2, "seed": 1}  # so hot that they do not end by themselves
+    holders = [Client(server, verbose=False) for _ in range(2)]
+    long = [holder.submit(message, **endless, api_name="/chat") for holder in holders]
+    waiting = [
+        client.submit({"text": "Total?", "files": [image]}, max_new_tokens=1, api_name="/chat") for _ in range(20)
+    ]
+    ends = {"Waiting: place 1 of 20 in the queue.", "Waiting: place 20 of 20 in the queue."}
+    places: set[str] = set()
+    slowest = 0.0
+    while not ends <= places:
+        slowest = max(slowest, httpx.get(server, timeout=30).elapsed.total_seconds())
+        for job in waiting:
+            assert not job.done()
+            places |= {str(turns[0]["content"]) for turns, _ in job.outputs() if "Waiting" in str(turns)}
+    assert slowest < 3
+    with pytest.raises(AppError, match="The queue is full: 20 wait already"):
+        client.predict(message, api_name="/chat")
+    for job in long:
+        job.cancel()
+    for job in waiting:
+        assert job.result(120)[1]["finish_reason"] in ("length", "stop")
