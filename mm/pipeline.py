@@ -81,6 +81,7 @@ class Pipeline:
         context: most tokens of prompt and answer together; None takes the length that the model was trained for.
         max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
         needs_image: the model was trained with pictures only: a conversation without one gets a warning.
+        drawing_defaults: what it draws with where a call names nothing; None: as Janus was published.
         vae: of a model that draws by flow, where its autoencoder is; see ``from_pretrained``.
         graphs: on CUDA, record decode steps as graphs and replay them; False launches each step anew.
     """
@@ -95,6 +96,7 @@ class Pipeline:
         context: int | None = None,
         max_running: int = DEFAULT_SLOTS,
         needs_image: bool = False,
+        drawing_defaults: DrawDefaults | None = None,
         vae: str | Path | None = None,
         graphs: bool = True,
     ) -> None:
@@ -103,6 +105,8 @@ class Pipeline:
             raise OptionError(f"context is {context!r}; expected a whole number of 1 or more.")
         if isinstance(max_running, bool) or not isinstance(max_running, int) or max_running < 1:
             raise OptionError(f"max_running is {max_running!r}; expected a whole number of 1 or more.")
+        if vae is not None and model.flow_head is None:
+            raise OptionError(f"vae is {str(vae)!r}, but {name} does not draw by flow. Leave it out")
         if context is not None and context > trained:
             warnings.warn(
                 f"a context of {context} is more than the {trained} positions that {name} was trained for: answers to "
@@ -114,6 +118,7 @@ class Pipeline:
         self.name = name
         self.folder = folder
         self.needs_image = needs_image
+        self.drawing_defaults = drawing_defaults or DrawDefaults()
         self.context = trained if context is None else context
         few = model.device.type == "cpu" and _weight_bytes(model.decoder) < SINGLE_THREAD_BYTES
         self._embedder = PromptEmbedder(model, ViewCache(kept_bytes(_weight_bytes(model))))
@@ -182,7 +187,7 @@ class Pipeline:
             OptionError: an unknown device or dtype, or one that this machine lacks.
             ResourceError: it does not fit the memory.
         """
-        from mm.families.table import find_runnable, load_model, load_processor
+        from mm.families.table import drawing_defaults, find_runnable, load_model, load_processor
         from mm.transforms.optimize import optimize as optimize_decoder
 
         place = resolve_device(device)
@@ -204,6 +209,7 @@ class Pipeline:
             context=context,
             max_running=max_running,
             needs_image=_needs_image(checkpoint.folder),
+            drawing_defaults=drawing_defaults(checkpoint.folder),
             vae=vae,
             graphs=optimize,
         )
@@ -356,8 +362,8 @@ class Pipeline:
         prompt: str | Sequence[str],
         *,
         num_images_per_prompt: int = 1,
-        guidance_scale: float = 5.0,
-        temperature: float = 1.0,
+        guidance_scale: float | None = None,
+        temperature: float | None = None,
         top_k: int | None = None,
         top_p: float | None = None,
         num_inference_steps: int | None = None,
@@ -378,9 +384,10 @@ class Pipeline:
         Args:
             prompt: what to draw; a list draws each.
             num_images_per_prompt: pictures of each prompt.
-            guidance_scale: how far to lead away from the unconditional prompt; 1 does not, and is twice as fast.
-            temperature: divides the logits; 0 takes the most likely code. This and the next two are for models that
-                draw codes.
+            guidance_scale: how far to lead away from the unconditional prompt; 1 does not, and is twice as fast. None
+                takes the model's own default, ``drawing_defaults``: 5 as published.
+            temperature: divides the logits; 0 takes the most likely code. None takes the model's own default: 1 as
+                published. This and the next two are for models that draw codes.
             top_k: sample from the k most likely codes.
             top_p: sample from the most likely codes that make up this probability.
             num_inference_steps: for models that draw by flow: steps of a picture, 30 as published.
@@ -407,10 +414,11 @@ class Pipeline:
         """
         check_size(width, height, trained=self.picture_size, name=self.name)
         prompts = as_prompts(prompt)
+        defaults = self.drawing_defaults
         options = DrawOptions(
             num_images=num_images_per_prompt,
-            guidance_scale=guidance_scale,
-            temperature=temperature,
+            guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
+            temperature=defaults.temperature if temperature is None else temperature,
             top_k=top_k,
             top_p=top_p,
             num_inference_steps=num_inference_steps,
@@ -423,7 +431,7 @@ class Pipeline:
             cancel=cancel,
         )
         options.check_kind(self.name, flows=self.model.flow_head is not None)
-        negative = as_negative_prompts(negative_prompt, len(prompts), guidance_scale)
+        negative = as_negative_prompts(negative_prompt, len(prompts), options.guidance_scale)
         drawer = Drawer(
             self.engine,
             self._atelier(),

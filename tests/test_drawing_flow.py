@@ -202,6 +202,8 @@ def test_a_model_of_codes_takes_no_steps_and_one_that_flows_has_no_codes(pipe: P
     janus = Pipeline.from_pretrained(tiny_janus, device="cpu", dtype="float32")
     with pytest.raises(OptionError, match="num_inference_steps is 3, but .* draws code after code and takes no such"):
         janus.generate_images(PROMPT, num_inference_steps=3)
+    with pytest.raises(OptionError, match="vae is 'x', but my-janus does not draw by flow. Leave it out"):
+        Pipeline(janus.model, janus.processor, name="my-janus", vae="x")
     image = Image.new("RGB", (64, 64))
     for ask in (lambda: pipe.encode_image(image), lambda: pipe.decode_image([[1]])):
         with pytest.raises(
