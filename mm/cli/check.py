@@ -1,6 +1,6 @@
 """`mm verify`, `mm eval`, `mm train`: checking and making models."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +10,7 @@ import typer
 from mm.cli import options
 from mm.cli.loading import load_pipeline
 from mm.cli.output import note, progress_bar, spinner, write, write_json, write_table
-from mm.errors import InputError, OptionError
+from mm.errors import InputError, OptionError, ResourceError
 
 if TYPE_CHECKING:
     from mm.evaluation.readers import ReaderPool
@@ -106,7 +106,10 @@ def evaluate(
     ] = None,
     json: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Also write rows and every answer here (docs/json.md); - prints the rows."),
+        typer.Option(
+            metavar="FILE",
+            help="Also write rows and every answer here, task by task (docs/json.md); - prints the rows.",
+        ),
     ] = None,
     bounds: Annotated[
         Path | None,
@@ -130,6 +133,10 @@ def evaluate(
         raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
     if json is not None and json.is_dir():
         raise InputError(f"{json} cannot be written: it is a folder. Name a file in it")
+
+    def named(report: reports.Report) -> reports.Report:
+        return replace(report, settings={"model": None if tesseract_only else model, **report.settings})
+
     if merge:
         report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
@@ -142,6 +149,11 @@ def evaluate(
             def progress(at: suites.Progress) -> None:
                 show(at.task, at.done, at.total)
 
+            def keep(so_far: reports.Report) -> None:
+                if json is not None and json != Path("-"):
+                    with suppress(ResourceError):  # told at the end, below the table
+                        named(so_far).save(json)
+
             pipe: Pipeline | None = None
             pool: ReaderPool | None = None
             if processes == 1 and not tesseract_only:
@@ -149,9 +161,7 @@ def evaluate(
             elif not tesseract_only:
                 find_runnable(model, revision)  # before any process starts; a download is for one of them
                 opener = PipelineOpener(model, processes, revision, device, dtype, max_running=batch_size)
-                pool = stack.enter_context(
-                    open_readers(opener, processes, batch_size=batch_size, max_tiles=max_tiles)
-                )
+                pool = stack.enter_context(open_readers(opener, processes, batch_size=batch_size, max_tiles=max_tiles))
             if draws and pipe is not None:
                 report = drawing.evaluate_drawing(
                     pipe, limit=limit, scene_limit=min(limit, 100), batch_size=batch_size, progress=progress
@@ -169,8 +179,9 @@ def evaluate(
                     workers=rendering.default_workers(processes) if workers is None else workers,
                     tesseract=tesseract or tesseract_only,
                     progress=progress,
+                    on_task=keep,
                 )
-        report = replace(report, settings={"model": None if tesseract_only else model, **report.settings})
+        report = named(report)
     if json == Path("-"):
         write_json(report.to_dict())
     else:

@@ -10,7 +10,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mm.errors import OptionError
 from mm.evaluation.asking import Desk, OwnDesk, Reader, answers_in_order, parts_of
@@ -45,6 +47,7 @@ def evaluate(
     workers: int = 0,
     tesseract: bool = False,
     progress: Callable[[Progress], None] | None = None,
+    on_task: Callable[[Report], None] | None = None,
 ) -> Report:
     """Ask every question of every task and count.
 
@@ -61,6 +64,7 @@ def evaluate(
         workers: processes that draw documents ahead; 0 draws in this one. The result does not depend on it.
         tesseract: also run Tesseract on the pictures of the reading tasks, where it is installed.
         progress: called after every batch.
+        on_task: called with the report so far when a task is done and another one begins.
 
     Raises:
         OptionError: an unknown task, a number out of its range, or no reading task for Tesseract alone.
@@ -83,6 +87,7 @@ def evaluate(
     done = 0
     found: dict[str, list[Answer]] = {name: [] for name in wanted}
     beside: dict[str, list[tuple[int, int]]] = {name: [] for name in wanted}
+
     with (
         open_painter(workers, font_folders) if documents is None else nullcontext(documents) as source,
         ExitStack() as stack,
@@ -91,8 +96,21 @@ def evaluate(
             desk: Desk = reader
         else:
             desk = stack.enter_context(OwnDesk(reader, batch_size, max_tiles))
+        settings = {
+            "limit": limit,
+            "control_limit": control_limit,
+            "max_tiles": desk.max_tiles,
+            "stored": documents is not None,
+        }
+        missing = "not asked for" if not tesseract else "not installed"
+        beside_note = f"{version}, English, page mode 6" if version is not None else missing
+        report_of = partial(_report, found, beside, settings, beside_note)
         parts = parts_of(source, wanted, limit, 0 if reader is None else control_limit)
+        task = None
         for part, answers in answers_in_order(desk, parts):
+            if on_task is not None and task not in (None, part.task):
+                on_task(report_of(list(wanted)[: list(wanted).index(part.task)]))
+            task = part.task
             found[part.task] += answers
             if version is not None and _task(part.task).reading:
                 shown = [document for index, document in part.documents if document.text and index < limit]
@@ -102,19 +120,21 @@ def evaluate(
             done += len(part.documents)
             if progress is not None:
                 progress(Progress(done, sum(wanted.values()), part.task))
-    rows = [row for name in wanted for row in _rows(name, found[name], beside[name])]
-    every = [answer for name in wanted for answer in found[name]]
-    rows += refusals(every)
-    settings = {
-        "tasks": list(tasks),
-        "limit": limit,
-        "control_limit": control_limit,
-        "max_tiles": desk.max_tiles,
-        "stored": documents is not None,
-    }
-    missing = "not asked for" if not tesseract else "not installed"
-    beside_note = f"{version}, English, page mode 6" if version is not None else missing
-    return Report(tuple(rows), settings, beside_note, tuple(every))
+    return report_of(tasks)
+
+
+def _report(
+    found: Mapping[str, Sequence[Answer]],
+    beside: Mapping[str, Sequence[tuple[int, int]]],
+    settings: Mapping[str, Any],
+    beside_note: str,
+    tasks: Sequence[str],
+) -> Report:
+    """The report of some tasks that are done."""
+    asked = [name for name in tasks if name in found]  # Tesseract alone leaves tasks out
+    rows = [row for name in asked for row in _rows(name, found[name], beside[name])]
+    every = [answer for name in asked for answer in found[name]]
+    return Report((*rows, *refusals(every)), {"tasks": list(tasks), **settings}, beside_note, tuple(every))
 
 
 def _task(name: str) -> Task:

@@ -109,6 +109,19 @@ def test_a_perfect_reader_gets_a_perfect_table(stored):
     assert [step.done for step in seen] == sorted(step.done for step in seen)
 
 
+def test_tasks_that_are_done_are_told(stored):
+    told: list[Report] = []
+    tasks = ("lines", "receipts", "forms")
+    whole = evaluate(Parrot(stored), documents=stored, limit=2, control_limit=0, tasks=tasks, on_task=told.append)
+    assert [report.settings["tasks"] for report in told] == [["lines"], ["lines", "receipts"]]
+    for report in told:
+        alone = evaluate(
+            Parrot(stored), documents=stored, limit=2, control_limit=0, tasks=tuple(report.settings["tasks"])
+        )
+        assert report == alone
+    assert whole.rows[: len(told[1].rows)] == told[1].rows
+
+
 def test_mistakes_are_counted(stored):
     report = evaluate(Parrot(stored, spoil=lambda text: text[:-1]), documents=stored, limit=5, control_limit=0)
     row = report.row("receipts", "CER")
