@@ -75,8 +75,39 @@ def page() -> Image.Image:
     return image
 
 
+def chart() -> Image.Image:
+    """A bar chart, 520 x 400: five bars with their values above them."""
+    image = Image.new("RGB", (520, 400), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((260, 34), "Visitors in 2025", INK, font("DejaVuSans-Bold", 24), anchor="mm")
+    body = font("DejaVuSans", 18)
+    left, bottom, top, most = 64, 346, 84, 50
+    for tick in range(0, most + 1, 10):
+        y = bottom - (bottom - top) * tick // most
+        draw.line((left, y, 500, y), (222, 222, 222), 1)
+        draw.text((left - 10, y), str(tick), INK, body, anchor="rm")
+    values = {"March": 18, "April": 27, "May": 42, "June": 35, "July": 9}
+    for column, (month, value) in enumerate(values.items()):
+        x, y = left + 46 + 87 * column, bottom - (bottom - top) * value // most
+        draw.rectangle((x - 26, y, x + 26, bottom), (70, 120, 190))
+        draw.text((x, y - 14), str(value), INK, body, anchor="mm")
+        draw.text((x, bottom + 22), month, INK, body, anchor="mm")
+    draw.line((left, bottom, 500, bottom), INK, 2)
+    return image
+
+
+def scene() -> Image.Image:
+    """A red circle and two blue squares on yellow, 384 x 384."""
+    image = Image.new("RGB", (384, 384), (252, 226, 110))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((50, 60, 150, 160), (214, 40, 40))
+    for x, y in ((220, 120), (255, 250)):
+        draw.rectangle((x, y, x + 80, y + 80), (40, 80, 200))
+    return image
+
+
 def main() -> None:
-    for draw in (receipt, form, page):
+    for draw in (receipt, form, page, chart, scene):
         draw().save(FOLDER / f"{draw.__name__}.png", optimize=True)
 
 
