@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from mm.errors import ImageError, PromptError
 from mm.images import ImageSource
+from mm.text_templates import ASSISTANT, END_THINK, EOT, FILL_BEGIN, FILL_END, FILL_HOLE, THINK, USER
 
 Role = Literal["system", "user", "assistant"]
 SpecialTokens = Literal["auto", "all", "none"]
@@ -17,6 +18,7 @@ SpecialTokens = Literal["auto", "all", "none"]
 GROUNDING_TOKENS = frozenset({"<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"})
 CONTROL_TOKENS = frozenset(
     {"<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<|User|>", "<|Assistant|>"}
+    | {USER, ASSISTANT, EOT, THINK, END_THINK, FILL_BEGIN, FILL_HOLE, FILL_END}  # of language models
 )
 
 # What stands for an image in the official form: of DeepSeek-VL2, and of DeepSeek-VL and Janus.
@@ -34,9 +36,11 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "User": "user",
     "<|User|>": "user",
+    USER: "user",
     "assistant": "assistant",
     "Assistant": "assistant",
     "<|Assistant|>": "assistant",
+    ASSISTANT: "assistant",
 }
 _SOURCE_KEYS = ("image", "path", "url")
 _EXAMPLE = '{"role": "user", "content": "<image>\\nWhat is this?", "images": ["photo.png"]}'

@@ -86,6 +86,18 @@ def test_latent_cache_is_small() -> None:
     assert Planner(PUBLISHED / "DeepSeek-V2").cache_bytes_per_token(torch.bfloat16) == 60 * (512 + 64) * 2
 
 
+def test_the_table_of_designs_is_what_is_counted() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "text.md").read_text(encoding="utf-8")
+    table = text.partition("| model | parameters | activated | cache |")[2].partition("\n\n")[0]
+    rows = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+    assert len(rows) == 11
+    for name, *numbers in rows:
+        planner = Planner(PUBLISHED / name)
+        counts = planner.parameters()
+        found = [counts.total, counts.activated, planner.cache_bytes_per_token(torch.bfloat16)]
+        assert [f"{number:,}" for number in found] == numbers, name
+
+
 @pytest.mark.parametrize(
     ("kind", "keys", "message"),
     [
@@ -292,3 +304,19 @@ def test_no_drawing_and_no_encoder() -> None:
     assert not family.sees and not family.draws
     model = build_model(parse_config(raw_config("llm")))
     assert sum(parameter.numel() for parameter in model.vision.parameters()) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_writes_what_the_cpu_writes(tmp_path: Path, fp8: tuple[dict[str, Tensor], dict[str, Tensor]]) -> None:
+    """Every architecture, and FP8 weights multiplied out on the device."""
+    folders = {kind: write_checkpoint(tmp_path / kind, kind) for kind in CONFIGS}
+    folders["fp8"] = write_weights(tmp_path / "fp8", fp8_config(), fp8[0])
+    ids = torch.randint(0, 256, (1, 40), generator=torch.Generator().manual_seed(3))
+    for kind, folder in folders.items():
+        logits = []
+        for device in ("cpu", "cuda"):
+            decoder = load_model(folder, device=device, dtype="float32").decoder
+            with torch.inference_mode():
+                logits.append(decoder.logits(decoder(decoder.embed(ids.to(device)))).cpu())
+        assert (logits[0] - logits[1]).abs().max() < 2e-4, kind
