@@ -22,18 +22,25 @@ SYSTEM_PROMPT = (
 PLAIN_ROLES = PromptTemplate(names={"user": "User", "assistant": "Assistant"}, system_prompt=SYSTEM_PROMPT)
 
 
-def params_of(top: Fields, name: str, *, model_type: str, cls: str) -> Fields:
+def params_of(top: Fields, name: str, *, model_type: str, cls: str, strict: bool = True) -> Fields:
     """The params of section ``name``, once its class is the expected one.
+
+    Args:
+        top: the whole config.
+        name: of the section.
+        model_type: that it must have.
+        cls: likewise.
+        strict: unknown keys are an error, or else a warning.
 
     Raises:
         ConfigError: the section is missing, of another class, or has unknown keys.
     """
-    section = Fields(top.section(name), name)
+    section = Fields(top.section(name), name, strict=strict)
     section.expect("model_type", model_type, default=model_type)
     section.expect("cls", cls)
     params: dict[str, Any] = section.section("params")
     section.finish()
-    return Fields(params, f"{name}.params")
+    return Fields(params, f"{name}.params", strict=strict)
 
 
 def parse_siglip(fields: Fields) -> VisionConfig:

@@ -44,7 +44,6 @@ def test_an_image_takes_a_position_more_than_its_patches() -> None:
 @pytest.mark.parametrize(
     ("section", "keys", "message"),
     [
-        ("vision_und_enc_config", {"depth": 3}, "vision_und_enc_config.params has unknown keys: depth"),
         ("vision_und_enc_config", {"image_size": 392, "patch_size": 8}, "392 is no whole number of patches of 16"),
         ("vision_gen_enc_config", {"stride": 4}, "vision_gen_enc_config.params.stride is 4; only 2 is supported"),
         ("vision_gen_enc_config", {"kernel_size": 7}, "kernel_size is 7; only 2 is supported"),
@@ -77,6 +76,12 @@ def test_an_image_takes_a_position_more_than_its_patches() -> None:
 def test_what_is_not_understood_is_named(section: str | None, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_config(changed(section, **keys))
+
+
+def test_a_key_that_could_not_be_seen_in_the_published_file_gives_a_warning() -> None:
+    with pytest.warns(UserWarning, match="vision_und_enc_config.params has unknown keys: freeze. They are ignored"):
+        config = parse_config(changed("vision_und_enc_config", freeze=True))
+    assert config == parse_config(PUBLISHED)
 
 
 def test_an_odd_width_has_no_place_for_the_time() -> None:
