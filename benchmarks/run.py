@@ -2,18 +2,19 @@
 
 Every row is the median of the repeats and, in brackets, the fastest and the slowest. What is measured: load (files to a
 ready pipeline), first piece (a new image and a question to the first token), next piece (another question about the
-same image), decode (one token of one row, and of eight rows together), ocr (a page of four lines, its image known).
+same image), decode (one token of one row, and of eight rows together), ocr (a page of four lines, its image known), and
+whole answers about new images: a chart question, a receipt of 110 characters, a page of 400.
 """
 
 import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mm import Pipeline
 from mm.chat import user_message
@@ -22,8 +23,25 @@ from mm.generation.sampling import SamplingOptions
 from mm.images import open_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-RECEIPT, PAGE = EXAMPLES / "receipt.png", EXAMPLES / "page.png"
-QUESTION = "What is the total?"
+RECEIPT, PAGE, CHART = EXAMPLES / "receipt.png", EXAMPLES / "page.png", EXAMPLES / "chart.png"
+QUESTION, CHART_QUESTION = "What is the total?", "Which bar is the highest?"
+RECEIPT_TEXT = """Miller & Sons
+12 Bridge Street
+2024-03-17 14:05
+Coffee 3.40
+Orange juice 4.10
+Bagel 2.75
+Total 10.25
+Thank you"""  # 110 characters
+PAGE_TEXT = """The old harbour was quiet in the morning. Two
+boats had come in by six, and their crews
+carried boxes of fish up the stairs to
+the hall. A man in a green coat wrote down
+the weight of each box and the name of each
+boat. By eight the hall was full of people who
+had come from the villages along the coast. At
+midday the boxes were gone, the floor was clean,
+and only the clock over the door was heard."""  # 400 characters
 DECODED = 64  # tokens a decode is measured over
 
 
@@ -36,6 +54,18 @@ def seconds(work: Callable[[], object], repeat: int) -> list[float]:
         work()
         times.append(time.perf_counter() - start)
     return times
+
+
+def written(text: str, repeat: int) -> Iterator[Image.Image]:
+    """So many pictures of a text, no two alike, so that nothing of one is used for the next."""
+    font = ImageFont.load_default(20)
+    left, top, right, bottom = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox(
+        (24, 24), text, font, spacing=8
+    )
+    for number in range(repeat):
+        image = Image.new("RGB", (int(right) + 24, int(bottom) + 24), (255, 255, 255 - number))
+        ImageDraw.Draw(image).multiline_text((24, 24), text, (0, 0, 0), font, spacing=8)
+        yield image
 
 
 def decode_seconds(pipe: Pipeline, rows: int, repeat: int) -> list[float]:
@@ -66,6 +96,8 @@ def measure(model: str, device: str, dtype: str, repeat: int) -> dict[str, list[
     """{what: seconds of each repeat}."""
     pipe = Pipeline.from_pretrained(model, device=device, dtype=dtype)
     fresh = (ImageOps.expand(open_image(RECEIPT), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
+    charts = (ImageOps.expand(open_image(CHART), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
+    receipts, pages = written(RECEIPT_TEXT, repeat + 1), written(PAGE_TEXT, repeat + 1)
     questions = (f"What is the price of item {n}?" for n in range(repeat + 1))
     return {
         "load": seconds(lambda: Pipeline.from_pretrained(model, device=device, dtype=dtype), repeat),
@@ -74,6 +106,11 @@ def measure(model: str, device: str, dtype: str, repeat: int) -> dict[str, list[
         "decode, 1 row, a token": decode_seconds(pipe, 1, repeat),
         "decode, 8 rows, a step": decode_seconds(pipe, 8, repeat),
         "ocr of a page": seconds(lambda: pipe.ocr(PAGE, max_new_tokens=256), repeat),
+        "chart question, new image": seconds(
+            lambda: pipe.chat(next(charts), CHART_QUESTION, max_new_tokens=64), repeat
+        ),
+        "receipt of 110 characters": seconds(lambda: pipe.ocr(next(receipts), max_new_tokens=160), repeat),
+        "page of 400 characters": seconds(lambda: pipe.ocr(next(pages), max_new_tokens=512), repeat),
     }
 
 

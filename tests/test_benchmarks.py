@@ -12,6 +12,7 @@ import torch
 
 from benchmarks import gpu
 from benchmarks.random_model import random_pipeline
+from benchmarks.run import PAGE_TEXT, RECEIPT_TEXT
 
 HARNESS = Path(__file__).parent.parent / "benchmarks" / "run.py"
 
@@ -29,7 +30,11 @@ def test_every_row_is_measured(golden: Callable[[str], Path]) -> None:
         "decode, 1 row, a token",
         "decode, 8 rows, a step",
         "ocr of a page",
+        "chart question, new image",
+        "receipt of 110 characters",
+        "page of 400 characters",
     }
+    assert [len(text) for text in (RECEIPT_TEXT, PAGE_TEXT)] == [110, 400]
     assert all(len(values) == 1 and values[0] >= 0 for values in rows.values())
     assert rows["load"][0] > 0
 
