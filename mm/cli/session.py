@@ -106,6 +106,10 @@ class Session:
     def _add_image(self, path: str) -> None:
         if not path:
             raise InputError("/image needs a path: /image photo.png")
+        if not self.pipe.processor.spec.tokens_per_view:
+            from mm.families.table import cannot_see
+
+            raise cannot_see(self.pipe.name)
         file = str(Path(path).expanduser())
         image = images_module.open_image(file)  # tells now, not with the question, what is wrong
         self.images.append((file, image))
