@@ -92,8 +92,8 @@ def decode_seconds(pipe: Pipeline, rows: int, repeat: int) -> list[float]:
     return [max(total - before, 0.0) / DECODED for total in seconds(lambda: run(1 + DECODED), repeat)]
 
 
-def measure(model: str, device: str, dtype: str, repeat: int) -> dict[str, list[float]]:
-    """{what: seconds of each repeat}."""
+def measure(model: str, device: str, dtype: str, repeat: int, tokens: int) -> dict[str, list[float]]:
+    """{what: seconds of each repeat}; an answer has at most so many tokens."""
     pipe = Pipeline.from_pretrained(model, device=device, dtype=dtype)
     fresh = (ImageOps.expand(open_image(RECEIPT), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
     charts = (ImageOps.expand(open_image(CHART), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
@@ -105,12 +105,12 @@ def measure(model: str, device: str, dtype: str, repeat: int) -> dict[str, list[
         "next piece, same image": seconds(lambda: pipe.chat(RECEIPT, next(questions), max_new_tokens=1), repeat),
         "decode, 1 row, a token": decode_seconds(pipe, 1, repeat),
         "decode, 8 rows, a step": decode_seconds(pipe, 8, repeat),
-        "ocr of a page": seconds(lambda: pipe.ocr(PAGE, max_new_tokens=256), repeat),
+        "ocr of a page": seconds(lambda: pipe.ocr(PAGE, max_new_tokens=min(tokens, 256)), repeat),
         "chart question, new image": seconds(
-            lambda: pipe.chat(next(charts), CHART_QUESTION, max_new_tokens=64), repeat
+            lambda: pipe.chat(next(charts), CHART_QUESTION, max_new_tokens=min(tokens, 64)), repeat
         ),
-        "receipt of 110 characters": seconds(lambda: pipe.ocr(next(receipts), max_new_tokens=160), repeat),
-        "page of 400 characters": seconds(lambda: pipe.ocr(next(pages), max_new_tokens=512), repeat),
+        "receipt of 110 characters": seconds(lambda: pipe.ocr(next(receipts), max_new_tokens=min(tokens, 160)), repeat),
+        "page of 400 characters": seconds(lambda: pipe.ocr(next(pages), max_new_tokens=tokens), repeat),
     }
 
 
@@ -121,9 +121,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=512, help="most tokens of an answer")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    times = measure(options.model, options.device, options.dtype, options.repeat)
+    times = measure(options.model, options.device, options.dtype, options.repeat, options.tokens)
     if options.json:
         print(json.dumps({"model": options.model, "threads": torch.get_num_threads(), "seconds": times}, indent=2))
         return
