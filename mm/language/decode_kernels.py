@@ -76,10 +76,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dtype: torc
     """``linear_plain`` for up to ``MAX_ROWS`` rows, in ``dtype`` (None: that of x)."""
     (rows, width), outputs = x.shape, weight.shape[0]
     out = torch.empty(rows, outputs, device=x.device, dtype=dtype or x.dtype)
-    block = _block(width)
-    _linear[(triton.cdiv(outputs, 4),)](
+    block_n, block_d = _tile(width)
+    _linear[(triton.cdiv(outputs, block_n),)](
         x, weight, weight if bias is None else bias, out, outputs, width, weight.stride(0),
-        ROWS=rows, BIASED=bias is not None, BLOCK_N=4, BLOCK_D=block, num_warps=4,
+        ROWS=rows, BIASED=bias is not None, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -254,9 +254,10 @@ def _gated_pairs(x: Tensor, joint: Tensor, chosen: Tensor | None, pairs: int, pe
     """(P, I): silu(gate) * up of each pair of a row and an expert; None is one expert that all rows choose."""
     width, inner = x.shape[1], joint.shape[1] // 2
     hidden = torch.empty(pairs, inner, device=x.device, dtype=x.dtype)
-    _gated_pair[(triton.cdiv(inner, 4), pairs)](
+    block_n, block_d = _tile(width)
+    _gated_pair[(triton.cdiv(inner, block_n), pairs)](
         x, joint, x if chosen is None else chosen, hidden, inner, width, joint.stride(0), joint.stride(1),
-        PER_TOKEN=per_token, CHOSEN=chosen is not None, BLOCK_N=4, BLOCK_D=_block(width), num_warps=4,
+        PER_TOKEN=per_token, CHOSEN=chosen is not None, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return hidden
 
@@ -290,10 +291,11 @@ def _gated_pair(
 def _mixed_pairs(hidden: Tensor, down: Tensor, chosen: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
     (rows, per_token), (width, inner) = chosen.shape, down.shape[1:]
     out = torch.empty(rows, width, device=hidden.device, dtype=hidden.dtype)
-    _mixed_pair[(triton.cdiv(width, 4), rows)](
+    block_n, block_i = _tile(inner)
+    _mixed_pair[(triton.cdiv(width, block_n), rows)](
         hidden, down, chosen, weights, out if extra is None else extra, out, inner, width,
         down.stride(0), down.stride(1), PER_TOKEN=per_token, EXTRA=extra is not None,
-        BLOCK_N=4, BLOCK_I=_block(inner), num_warps=4,
+        BLOCK_N=block_n, BLOCK_I=block_i, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -762,8 +764,11 @@ def _splits(programs: int, slots: int) -> int:
     return int(1 << (min(wanted, most, 64).bit_length() - 1))
 
 
-def _block(width: int) -> int:
-    return min(1024, int(triton.next_power_of_2(width)))
+def _tile(width: int) -> tuple[int, int]:
+    """Outputs of a program, and numbers of a row that it reads at once: 4,096 weights, as little past the end as can
+    be."""
+    block = min((512, 1024), key=lambda size: (-(-width // size) * size, -size))
+    return 4096 // block, block
 
 
 def _dot_block(width: int) -> int:

@@ -98,7 +98,10 @@ class LatentAttention(nn.Module):
         key_nope, value = expanded.split((config.qk_nope_head_dim, config.v_head_dim), dim=-1)
         key_rope = key_rope.unsqueeze(2).expand(-1, -1, config.num_heads, -1)  # (B, S, H, R)
         query = torch.cat((query_nope, query_rope), dim=-1)
-        return attend(query, torch.cat((key_nope, key_rope), dim=-1), value, mask, scale=self.scale)
+        # Torch's fast attention takes values as wide as keys only.
+        padding = max(query.shape[-1] - config.v_head_dim, 0)
+        out = attend(query, torch.cat((key_nope, key_rope), dim=-1), F.pad(value, (0, padding)), mask, scale=self.scale)
+        return out[..., : config.v_head_dim]
 
     def _absorbed(self, query_nope: Tensor, query_rope: Tensor, stored: Tensor, mask: Tensor | None) -> Tensor:
         """The same as ``_expanded`` without ever expanding ``stored``: heads become queries of one shared key."""
@@ -107,13 +110,11 @@ class LatentAttention(nn.Module):
         weight = self.kv_b_proj.weight.unflatten(0, (heads, -1))  # (H, N + V, C)
         key_half, value_half = weight.split((config.qk_nope_head_dim, config.v_head_dim), dim=1)
         query = torch.cat((torch.einsum("bthn,hnc->bthc", query_nope, key_half), query_rope), dim=-1)
-        if mask is not None and tokens > 1:
-            mask = mask.repeat_interleave(heads, dim=2)  # (B, 1, T * H, S)
-        mixed = F.scaled_dot_product_attention(
-            query.flatten(1, 2).unsqueeze(1),  # (B, 1, T * H, C + R)
-            stored.unsqueeze(1),
-            stored[..., : config.kv_lora_rank].unsqueeze(1),
-            attn_mask=mask,
-            scale=self.scale,
-        )  # (B, 1, T * H, C)
-        return torch.einsum("bthc,hvc->bthv", mixed.squeeze(1).unflatten(1, (tokens, heads)), value_half)
+        # Written out: torch's own attention takes no values narrower than keys but in its slowest form, with copies.
+        scores = query.flatten(1, 2) @ stored.transpose(1, 2)  # (B, T * H, S)
+        scores = scores.float().unflatten(1, (tokens, heads)) * self.scale  # (B, T, H, S)
+        if mask is not None:
+            scores = torch.where(mask.transpose(1, 2), scores, -torch.inf)
+        weights = scores.softmax(dim=-1).to(stored.dtype).flatten(1, 2)
+        mixed = weights @ stored[..., : config.kv_lora_rank]  # (B, T * H, C)
+        return torch.einsum("bthc,hvc->bthv", mixed.unflatten(1, (tokens, heads)), value_half)
