@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from mm.errors import ResourceError, WeightsError
 from mm.shards import Shard, find_shards, open_shard, some, with_scales
 
-# Names of numbers that are compared, not multiplied: half the digits would change what they decide. They are stored in
-# float32 whatever the type of the rest; readers that want another type cast them.
+# Names of numbers that are compared, not multiplied: half the digits would change what they decide. They are loaded and
+# stored in float32 whatever the type of the rest.
 FLOAT32_NAMES = ("e_score_correction_bias",)
 
 # Types that weights are read from. Anything narrower is quantised and would need scales.
@@ -171,7 +171,7 @@ def load_weights(
         folder: a checkpoint folder in the published layout.
         key_map: of the model's family.
         device: where the parameters go; host memory holds about one tensor at a time.
-        dtype: every tensor is cast to it.
+        dtype: every tensor is cast to it, but for ``FLOAT32_NAMES``, which are float32.
         scale_block: rows and columns of a weight that share a scale, where config.json says that weights are in FP8.
         progress: called after each tensor with the numbers that are loaded and how many there are.
 
@@ -199,7 +199,8 @@ def load_weights(
                         f"{', '.join(str(kind).removeprefix('torch.') for kind in WEIGHT_TYPES)}. Quantised numbers "
                         "mean nothing without their scales: use the checkpoint that is not quantised."
                     )
-                tensor = tensor.to(device=device, dtype=dtype)
+                kind = torch.float32 if name.endswith(FLOAT32_NAMES) else dtype
+                tensor = tensor.to(device=device, dtype=kind)
                 if not bool(torch.isfinite(tensor).all()):
                     broken.append(name)
                 if index is None:
@@ -341,11 +342,13 @@ def _tensors_to_save(model: nn.Module, key_map: KeyMap, dtype: torch.dtype) -> d
 
 def _dropped_to_save(shards: Sequence[Shard], key_map: KeyMap, dtype: torch.dtype) -> dict[str, _Pending]:
     def pending(shard: Shard, name: str) -> _Pending:
+        kind = torch.float32 if name.endswith(FLOAT32_NAMES) else dtype
+
         def read() -> Tensor:
             tensor = shard.read(name)
-            return (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous()
+            return (tensor.to(kind) if tensor.is_floating_point() else tensor).contiguous()
 
-        return _Pending(math.prod(shard.shapes[name]) * dtype.itemsize, read)
+        return _Pending(math.prod(shard.shapes[name]) * kind.itemsize, read)
 
     return {name: pending(shard, name) for shard in shards for name in shard.shapes if key_map.is_dropped(name)}
 

@@ -299,6 +299,19 @@ def test_fp8_weights_that_config_json_does_not_announce(
         load_model(write_weights(tmp_path / "b", raw_config("v3"), bare), device="cpu")
 
 
+def test_the_routers_correction_stays_in_float32(tmp_path: Path) -> None:
+    """It decides between experts by small differences of large numbers: bfloat16 would choose others."""
+    model = load_model(write_checkpoint(tmp_path, "v3"), device="cpu", dtype="bfloat16")
+    kinds = {name.rpartition(".")[2]: parameter.dtype for name, parameter in model.named_parameters()}
+    assert kinds.pop("e_score_correction_bias") == torch.float32
+    assert set(kinds.values()) == {torch.bfloat16}
+    bias = random_tensors(raw_config("v3"))["model.layers.1.mlp.gate.e_score_correction_bias"]
+    assert torch.equal(model.get_parameter("decoder.model.layers.1.mlp.gate.e_score_correction_bias"), bias)
+    with torch.inference_mode():
+        ids = torch.arange(20)[None]
+        assert model.decoder.logits(model.decoder(model.decoder.embed(ids))).isfinite().all()
+
+
 def test_no_drawing_and_no_encoder() -> None:
     family = FAMILIES.load("text")
     assert not family.sees and not family.draws
