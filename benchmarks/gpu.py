@@ -24,6 +24,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -36,7 +37,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.random_model import random_model, random_pipeline
+from benchmarks.random_model import random_model, random_pipeline, write_random_autoencoder
 from mm import Pipeline
 from mm.hub import find_config
 
@@ -259,6 +260,37 @@ def pictures(rows: Rows, job: str, name: str) -> None:
         rows.row(f"{job}, 1 image, graphs without kernels of our own", timed(1, 1))
 
 
+def flow(rows: Rows, *, steps: int = 30, **options: Any) -> None:
+    """Pictures by flow under guidance from prompts to pixels, and the autoencoder alone; its weights are random too."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_random_autoencoder(Path(folder))
+        pipe = built(rows, "JanusFlow", "deepseek-ai/JanusFlow-1.3B", vae=folder, **options)
+
+        def draw(count: int) -> None:
+            drawn = pipe.generate_images(
+                f"picture {next(_numbers)}",
+                num_images_per_prompt=count,
+                num_inference_steps=steps,
+                seed=next(_numbers),
+            )
+            assert len(drawn.images) == count
+
+        def timed(count: int) -> dict[str, Any]:
+            first = rows.seconds(lambda: draw(count), 1)
+            seen = pipe.engine.statistics
+            before = seen.seconds
+            total = rows.seconds(lambda: draw(count), 1)
+            return {
+                "value": total,
+                "step_ms": 1e3 * (seen.seconds - before) / (steps * count),
+                "first_run_seconds": first,
+            }
+
+        rows.row("JanusFlow, 1 image", lambda: timed(1))
+        rows.kernels("JanusFlow, 1 image", lambda: draw(1))
+        rows.row("JanusFlow, 16 images", lambda: timed(16))
+
+
 def vq(rows: Rows) -> None:
     """Codes to pixels."""
     pipe = built(rows, "VQ decode", "deepseek-ai/Janus-Pro-1B", layers=1)
@@ -383,6 +415,7 @@ GROUPS: dict[str, Callable[[Rows], None]] = {
     "janus-7b": lambda rows: pictures(rows, "Janus-Pro-7B", "deepseek-ai/Janus-Pro-7B"),
     "vl2-tiny": lambda rows: language(rows, "VL2-Tiny", "deepseek-ai/deepseek-vl2-tiny"),
     "janus-1b": lambda rows: pictures(rows, "Janus-Pro-1B", "deepseek-ai/Janus-Pro-1B"),
+    "janusflow": flow,
     "towers": towers,
     "vq": vq,
     "alternatives-janus-7b": lambda rows: alternative(rows, "Llama of Janus-Pro-7B", "", JANUS, "Llama", (2, 32)),

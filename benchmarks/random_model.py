@@ -123,6 +123,7 @@ def random_pipeline(
     tokens: int = 1536,
     fast: bool = True,
     layers: int | None = None,
+    vae: str | None = None,
 ) -> Pipeline:
     """A pipeline of a published model's sizes.
 
@@ -133,9 +134,24 @@ def random_pipeline(
         tokens: of every prompt.
         fast: as ``Pipeline.from_pretrained(optimize=...)``.
         layers: see ``random_model``.
+        vae: folder of the autoencoder of a model that draws by flow.
     """
     model = random_model(find_config(name).folder, device, dtype, layers=layers)
     if fast:
         optimize(model.decoder)
     processor: Any = RandomProcessor(model.decoder.vocab_size, tokens)
-    return Pipeline(model, processor, name=name, graphs=fast)
+    return Pipeline(model, processor, name=name, graphs=fast, vae=vae)
+
+
+def write_random_autoencoder(folder: Path) -> None:
+    """An autoencoder of SDXL's sizes with fresh weights, as diffusers writes it."""
+    from diffusers import AutoencoderKL
+
+    AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        latent_channels=4,
+        scaling_factor=0.13025,
+    ).save_pretrained(folder)
