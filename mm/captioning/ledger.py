@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.captioning.copies import find_copies
 from mm.captioning.engines import open_engine
-from mm.captioning.log import Log, Row, cannot_write, encode, replace_file
+from mm.captioning.log import Log, Row, discard, encode, replace_file
 from mm.captioning.rows import copied
 from mm.captioning.sinks import GROUP, LogOnly, Parts, Sidecars, Sink, Target, check_sidecars
 from mm.captioning.sources import Item, Source
@@ -67,6 +67,8 @@ class Run:
         action = decide(
             last, settings, job.mode, exists=self._exists(sidecars), log_is_whole=target.format in ("txt", "jsonl")
         )
+        for leftover in target.state.glob(".mm*.partial"):
+            discard(leftover)
         self.log = Log(target.log)
         self.quarantine = Log(self.quarantine_path)
         engine: AnswerEngine | None = None
@@ -78,7 +80,7 @@ class Run:
             state = self._begin(action, last, settings)
             appends = state.mode == "append"
             if target.format == "txt":
-                self.sink: Sink = Sidecars(target.path, appends=appends, full_names=job.full_names)
+                self.sink: Sink = Sidecars(target.path, appends=appends, full_names=job.full_names, tag=target.tag)
             elif target.format == "jsonl":
                 self.sink = LogOnly()
             else:
@@ -136,10 +138,7 @@ class Run:
             self.quarantine.clear()
             if action == "overwrite":
                 for part in self.target.parts():
-                    try:
-                        part.unlink()
-                    except OSError as error:
-                        raise cannot_write(part, error) from error
+                    discard(part)
                 self.log.clear()
             mode = {"new": self.job.mode or "new", "continue": "skip"}.get(action, action)
             start = self.log.size if action == "append" else 0

@@ -52,6 +52,8 @@ class LocalEngine:
         self._threads = torch.get_num_threads()
         try:
             self.job, self.pipe = job, pipe or _load(job)
+            if not workers:
+                preparer.processor = self.pipe.processor  # what is prepared in this process needs no other one
             self._make_engines(num_images)
             self.workers.wait()
         except BaseException:

@@ -39,19 +39,33 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
-def replace_file(path: Path, data: bytes, *, sync: bool = True) -> None:
+def partial(folder: Path, tag: str = "") -> Path:
+    """The name of a file in a folder until it is whole. It is always the same, so that what a killed run has left is
+    found by the next one; and it does not grow with the file's own name, which may be as long as names can be."""
+    return folder / f".mm{tag}.partial"
+
+
+def discard(path: Path) -> None:
+    """Remove a file that may be there."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def replace_file(path: Path, data: bytes, *, tag: str = "", sync: bool = True) -> None:
     """Write a file in one step: it holds what it held before, or all of ``data``.
 
     Args:
         path: in a folder that exists.
         data: what it is to hold.
+        tag: of who writes in this folder; the new file's name until it is whole (``partial``) says it.
         sync: also make the rename last. Who writes many files calls ``sync_folder`` once instead.
 
     Raises:
         ResourceError: it cannot be written.
     """
-    # The name of the new file does not grow with the old one, which may be as long as names can be.
-    fresh = path.parent / f".mm-{os.getpid()}.partial"
+    fresh = partial(path.parent, tag)
     try:
         try:
             with fresh.open("wb") as file:

@@ -84,7 +84,6 @@ class RayEngine:
         strategy = ray.data.ActorPoolStrategy(
             size=self._count,
             max_tasks_in_flight_per_actor=2 * _CALLS,
-            max_concurrent_calls_per_actor=_CALLS,
             enable_true_multi_threading=True,
         )
         answers = ray.data.from_arrow_refs(self._blocks(supply)).map_batches(
@@ -93,6 +92,7 @@ class RayEngine:
             batch_size=self._block,
             batch_format="pyarrow",
             compute=strategy,
+            max_concurrency=_CALLS,
             num_gpus=self._gpus,
             num_cpus=self._cpus,
         )

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Protocol
 
-from mm.captioning.log import Row, cannot_write, replace_file, sync_folder
+from mm.captioning.log import Row, cannot_write, discard, partial, replace_file, sync_folder
 from mm.captioning.sources import IMAGE_ENDINGS, STATE_ENDING, Item
 from mm.errors import ImageError, InputError, OptionError, ResourceError
 
@@ -138,10 +138,11 @@ class Sidecars:
         folder: the output.
         appends: new text is added to a file's end.
         full_names: "a.jpg.txt" and not "a.txt".
+        tag: of the shard.
     """
 
-    def __init__(self, folder: Path, *, appends: bool, full_names: bool) -> None:
-        self._folder, self._appends, self._full_names = folder, appends, full_names
+    def __init__(self, folder: Path, *, appends: bool, full_names: bool, tag: str = "") -> None:
+        self._folder, self._appends, self._full_names, self._tag = folder, appends, full_names, tag
 
     def path(self, identity: str) -> Path:
         """The file of an image; always below the folder."""
@@ -161,6 +162,8 @@ class Sidecars:
         was changed since then is left alone."""
         last: deque[Row] = deque(rows, maxlen=GROUP)
         newest = {row["id"]: row for row in last if "before" in row}
+        for folder in {self.path(row["id"]).parent for row in last}:
+            discard(partial(folder, self._tag))
         self.apply([row for row in newest.values() if _fingerprint(self.path(row["id"])) == row["old"]], {})
 
     def apply(self, rows: Sequence[Row], items: Mapping[str, Item]) -> None:
@@ -176,7 +179,7 @@ class Sidecars:
             except OSError as error:
                 raise cannot_write(path, error) from error
             gap = b"\n" if old and not old.endswith(b"\n") else b""
-            replace_file(path, old + gap + _line(row["text"]), sync=False)
+            replace_file(path, old + gap + _line(row["text"]), tag=self._tag, sync=False)
             folders.add(path.parent)
         for folder in folders:
             sync_folder(folder)
@@ -270,7 +273,7 @@ class Parts:
 
     def _write(self, path: Path, rows: Iterator[Row]) -> None:
         """In one step: a file beside it, then its rename."""
-        fresh = self._target.state / f"part-{os.getpid()}.partial"
+        fresh = partial(self._target.state, "-part")
         try:
             if not path.parent.is_dir():
                 raise FileNotFoundError(2, "the output folder was removed", str(path.parent))
@@ -331,7 +334,7 @@ def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
     kinds: dict[str, Any] = {
         "id": text, "text": text, "prompt": text, "model": text, "revision": text, "sampling": text, "seed": number,
         "finish_reason": text, "prompt_tokens": number, "image_tokens": number, "completion_tokens": number,
-        "width": number, "height": number, "time": text, "seconds": pa.float64(), "error": text,
+        "width": number, "height": number, "time": text, "seconds": pa.float64(), "error": text, "copy_of": text,
     }  # fmt: skip
     schema = pa.schema(list(kinds.items()))
     with parquet.ParquetWriter(path, schema) as writer:

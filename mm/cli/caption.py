@@ -12,7 +12,7 @@ import typer
 
 from mm.cli import options
 from mm.cli.chat import tell_finish
-from mm.cli.loading import check_images, load_pipeline, reply_json
+from mm.cli.loading import check_images, check_sees, load_pipeline, reply_json
 from mm.cli.output import note, progress_bar, write, write_json, write_pairs
 from mm.errors import InputError, OptionError
 
@@ -35,6 +35,13 @@ class ModeChoice(StrEnum):
     SKIP = "skip"
     OVERWRITE = "overwrite"
     APPEND = "append"
+
+
+class EngineChoice(StrEnum):
+    """Values of ``mm.captioning.engines.EngineName``."""
+
+    LOCAL = "local"
+    RAY = "ray"
 
 
 class TaskChoice(StrEnum):
@@ -79,7 +86,10 @@ def caption(
     trigger: Annotated[
         list[str] | None, typer.Option(metavar="WORD", help="Word that every answer holds; may be repeated.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Answers that run together.")] = 16,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Answers that run together.", show_default="what the memory holds"),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="Processes that open images.", show_default="half of the cores"),
@@ -92,6 +102,19 @@ def caption(
         bool, typer.Option("--retry-quarantined", help="Only the images in the quarantine.")
     ] = False,
     full_names: Annotated[bool, typer.Option("--full-names", help="a.jpg.txt, not a.txt.")] = False,
+    deduplicate: Annotated[
+        bool, typer.Option("--deduplicate", help="Ask about images of the same bytes once.")
+    ] = False,
+    devices: Annotated[
+        str | None, typer.Option(metavar="A,B", help="A process with the model on each, such as cuda:0,cuda:1.")
+    ] = None,
+    engine: Annotated[EngineChoice, typer.Option(help="ray: on all nodes of a Ray cluster.")] = EngineChoice.LOCAL,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster.", show_default="this machine's")
+    ] = None,
+    actors_per_node: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Models on a node of a Ray cluster without GPUs.")
+    ] = 1,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Write nothing: count, try a few images, estimate the time.")
     ] = False,
@@ -119,8 +142,9 @@ def caption(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed
     )
     if output is None:
-        many = (format, mode, prompt, schema, workers, trigger)
-        if any(value is not None for value in many) or dry_run or retry_quarantined or task is not TaskChoice.CAPTION:
+        many = (format, mode, prompt, schema, workers, trigger, batch_size, devices, ray_address)
+        flags = dry_run or retry_quarantined or deduplicate or engine is not EngineChoice.LOCAL
+        if any(value is not None for value in many) or flags or task is not TaskChoice.CAPTION:
             raise OptionError("these options are for many images: add --output OUT. For one question use mm chat")
         _describe(source, sampling, model, revision, device, dtype, max_tiles, context, json, system)
         return
@@ -154,7 +178,13 @@ def caption(
         shard=_parse_shard(shard),
         retry_quarantined=retry_quarantined,
         full_names=full_names,
+        deduplicate=deduplicate,
+        devices=tuple(name.strip() for name in devices.split(",")) if devices else (),
+        engine=engine.value,
+        ray_address=ray_address,
+        actors_per_node=actors_per_node,
     )
+    check_sees(model, revision)
     _run(job, dry_run=dry_run, json=json)
 
 
@@ -174,6 +204,7 @@ def _describe(
     if Path(image).is_dir():
         raise InputError(f"{image!r} is a folder. Say where its texts go: --output FOLDER, or --output texts.jsonl")
     check_images((image,))
+    check_sees(model, revision)
     pipe = load_pipeline(model, revision, device, dtype, context)
     reply = pipe.caption(
         image,
@@ -243,7 +274,7 @@ def _tell(summary: "Summary", *, dry_run: bool, json: bool) -> None:
             ("time", f"{summary.seconds:.1f} s"),
             ("images/s", f"{rate:.2f}"),
             ("tokens/s", f"{summary.seconds and summary.tokens / summary.seconds:.1f}"),
-            ("model busy", f"{summary.busy:.0%}"),
+            ("model computes", f"{summary.busy:.0%} of the time"),
             ("output", str(summary.output)),
         ]
     pairs += [(f"quarantine: {reason}", str(count)) for reason, count in sorted(summary.quarantined.items())]

@@ -19,12 +19,13 @@ def pipe() -> Pipeline:
     return Pipeline.from_pretrained("nano-vl2", max_running=4)
 
 
-def paint(folder: Path, count: int, *, ending: str = ".png") -> list[Path]:
-    """``count`` pictures of different colours."""
+def paint(folder: Path, count: int, *, ending: str = ".png", kinds: int = 1000) -> list[Path]:
+    """``count`` pictures of different colours, of which ``kinds`` differ: the model has seen the others before."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:04d}{ending}" for number in range(count)]
     for number, path in enumerate(paths):
-        Image.new("RGB", (24 + number % 3, 16), (number * 37 % 256, number * 91 % 256, 128)).save(path)
+        kind = number % kinds
+        Image.new("RGB", (24 + kind % 3, 16), (kind * 37 % 256, kind * 91 % 256, 128)).save(path)
     return paths
 
 

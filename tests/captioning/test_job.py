@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -16,7 +13,6 @@ from mm.captioning import Job, Task, run
 from mm.captioning import ledger as ledger_module
 from mm.captioning import sinks as sinks_module
 from mm.captioning.log import Log
-from mm.captioning.state import Lock
 from mm.errors import InputError, OptionError, ResourceError
 from mm.generation.sampling import SamplingOptions
 from tests.captioning.conftest import paint
@@ -162,16 +158,6 @@ def test_refused_before_a_model_is_loaded(tmp_path):
         run(Job(source, str(tmp_path / "a.jsonl"), model="none"))
 
 
-def test_two_runs_on_one_output(do, tmp_path):
-    paint(tmp_path / "in", 1)
-    do(tmp_path / "in", tmp_path / "out.jsonl")
-    lock = Lock(tmp_path / "out.jsonl.mm-caption")
-    with pytest.raises(ResourceError, match="another run is at work on this output"):
-        do(tmp_path / "in", tmp_path / "out.jsonl")
-    lock.release()
-    assert do(tmp_path / "in", tmp_path / "out.jsonl").skipped == 1
-
-
 @pytest.mark.parametrize("output", ["out.jsonl", "out", "out.parquet"])
 def test_stopping_saves_what_is_begun(do, tmp_path, output):
     paint(tmp_path / "in", 16)
@@ -180,39 +166,6 @@ def test_stopping_saves_what_is_begun(do, tmp_path, output):
     assert first.interrupted and first.exit_status == 130 and 0 < first.done < 16
     second = do(tmp_path / "in", tmp_path / output)
     assert (second.done, second.skipped, second.exit_status) == (16 - first.done, first.done, 0)
-
-
-def test_the_output_folder_removed_in_mid_run(do, tmp_path):
-    paint(tmp_path / "in", 16)
-
-    def remove(_: object) -> None:
-        (tmp_path / "out" / "a.jsonl").unlink(missing_ok=True)
-
-    with pytest.raises(ResourceError, match="cannot write .*a.jsonl"):
-        do(tmp_path / "in", tmp_path / "out" / "a.jsonl", on_progress=remove)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="needs a limit on the size of files")
-def test_a_full_disk_is_an_error_that_loses_nothing(tmp_path):
-    log = Log(tmp_path / "a.jsonl")
-    log.append([{"id": "1"}])
-    log.close()
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    log = Log(tmp_path / "a.jsonl")
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-        with pytest.raises(ResourceError, match="cannot write .*is kept. Check the folder.*run the same command again"):
-            log.append([{"id": "2", "text": "x" * 200}])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, before)
-    assert rows(tmp_path / "a.jsonl") == [{"id": "1"}]
-    log.append([{"id": "2"}])
-    log.close()
-    assert rows(tmp_path / "a.jsonl") == [{"id": "1"}, {"id": "2"}]
 
 
 def test_a_torn_tail_is_cut_and_a_torn_middle_is_told(tmp_path):
@@ -269,63 +222,3 @@ def test_workers_survive_what_kills_them(pipe, tmp_path):
             workers.submit(Item(id="c", path=str(tmp_path / "none.png"))).result()
     finally:
         workers.close()
-
-
-# Loads the model once, then begins the run again and again in forked processes (before any thread). Each is killed when
-# it reaches the disk for the n-th time, before or after: between any two steps of a commit.
-KILLER = """
-import os, random, signal, sys
-import torch
-from mm.captioning import ledger
-from mm.captioning import Job, run
-from mm.generation.sampling import SamplingOptions
-from mm.pipeline import Pipeline
-
-torch.set_num_threads(1)
-ledger.COMMIT_EVERY_S = 0.0
-pipe = Pipeline.from_pretrained("nano-vl2", max_running=4)
-draw = random.Random(os.path.basename(sys.argv[2]))
-job = Job(sys.argv[1], sys.argv[2], sampling=SamplingOptions(max_new_tokens=2), max_tiles=1, batch_size=4, workers=0)
-
-def deadly(call, left, early):
-    def wrapped(*values):
-        left[0] -= 1
-        if left[0] == 0 and early:
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = call(*values)
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    return wrapped
-
-for number in range(7):
-    left, early = [draw.randint(4, 20)], draw.random() < 0.5
-    child = os.fork()
-    if not child:
-        os.fsync, os.replace = deadly(os.fsync, left, early), deadly(os.replace, left, early)
-        run(job, pipe=pipe)
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
-
-
-@pytest.mark.parametrize("output", ["out.jsonl", "out", "out.parquet"])
-def test_killed_at_seven_moments(do, tmp_path, output):
-    paths = paint(tmp_path / "in", 12)
-    paths[7].write_bytes(b"broken")
-    short = SamplingOptions(max_new_tokens=2)
-    do(tmp_path / "in", tmp_path / "whole" / output, sampling=short)
-    cut = tmp_path / "cut" / output
-    subprocess.run(
-        [sys.executable, "-c", KILLER, str(tmp_path / "in"), str(cut)], check=True, cwd=Path(__file__).parents[2]
-    )
-    summary = do(tmp_path / "in", cut, sampling=short)
-    assert summary.total == 12 and summary.quarantined == {"image": 1} and summary.skipped > 0
-    folders = (tmp_path / "whole", tmp_path / "cut")
-    if output == "out":
-        found = [{path.name: path.read_text() for path in (folder / output).glob("*.txt")} for folder in folders]
-    elif output == "out.jsonl":
-        found = [steady(folder / output) for folder in folders]
-    else:
-        found = [parquet.read_table(folder / output).drop(list(VOLATILE)).to_pylist() for folder in folders]
-    assert len(found[0]) == 11 and found[0] == found[1]
