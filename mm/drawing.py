@@ -28,7 +28,7 @@ from mm.out_of_memory import explained
 from mm.pictures import Drawings, DrawOptions, Picture, Preview
 from mm.processing.base import Processor
 from mm.reply import AnyOf, CancelFlag
-from mm.sketches import Atelier, Sketch
+from mm.sketches import Sketch, Sketcher
 
 
 @dataclass(eq=False)
@@ -91,7 +91,7 @@ class Drawer:
 
     Args:
         engine: made with the model's generation side.
-        atelier: of the model.
+        sketcher: of the model.
         processor: of the same checkpoint.
         context: most positions of prompt and picture together.
         name: of the model, for messages.
@@ -99,10 +99,10 @@ class Drawer:
     """
 
     def __init__(
-        self, engine: Engine, atelier: Atelier, processor: Processor, *, context: int, name: str, device: torch.device
+        self, engine: Engine, sketcher: Sketcher, processor: Processor, *, context: int, name: str, device: torch.device
     ) -> None:
         self._engine = engine
-        self._atelier = atelier
+        self._sketcher = sketcher
         self._processor = processor
         self._context = context
         self._name = name
@@ -141,7 +141,7 @@ class Drawer:
                 own.sort(key=lambda job: -float("inf") if job.score is None else job.score, reverse=True)
             chosen += own[: options.num_images]
         return Drawings(
-            images=_as_output(chosen, options, self._atelier.size),
+            images=_as_output(chosen, options, self._sketcher.size),
             pictures=tuple(
                 Picture(prompt=job.prompt, seed=job.seed, codes=job.sketch.codes, score=job.score) for job in chosen
             ),
@@ -154,7 +154,7 @@ class Drawer:
         Raises:
             InputError: a prompt cannot be used or does not fit the context.
         """
-        positions = self._atelier.num_positions
+        positions = self._sketcher.num_positions
         generators = iter(options.generators(len(prompts)))
         jobs = []
         for prompt, negative in zip(prompts, negative_prompts, strict=True):
@@ -168,7 +168,7 @@ class Drawer:
                 )
             for _ in range(options.num_drawn):
                 seed, generator = next(generators)
-                jobs.append(_Job(prompt, ids, seed, self._atelier.sketch(options, generator)))
+                jobs.append(_Job(prompt, ids, seed, self._sketcher.sketch(options, generator)))
         return jobs
 
     def _drawn(
@@ -195,7 +195,7 @@ class Drawer:
             return started
 
         running += submit()
-        self._atelier.warm_up()
+        self._sketcher.warm_up()
         while running:
             ended = _all_of(news)
             if callback is not None:

@@ -27,6 +27,7 @@ from mm.images import ImageSource, open_image
 from mm.jobs import Answering, Job
 from mm.out_of_memory import explained, load_message
 from mm.pictures import (
+    DrawDefaults,
     Drawings,
     DrawOptions,
     Generators,
@@ -50,7 +51,7 @@ from mm.request import (
     as_request,
     parse_options,
 )
-from mm.sketches import Atelier, CodeAtelier, FlowAtelier
+from mm.sketches import CodeSketcher, FlowSketcher, Sketcher
 from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
 from mm.weights import Progress
 
@@ -434,7 +435,7 @@ class Pipeline:
         negative = as_negative_prompts(negative_prompt, len(prompts), options.guidance_scale)
         drawer = Drawer(
             self.engine,
-            self._atelier(),
+            self._sketcher(),
             self.processor,
             context=self.context,
             name=self.name,
@@ -491,10 +492,10 @@ class Pipeline:
             raise cannot_draw(self.name)
         return self.model.image_head
 
-    def _atelier(self) -> Atelier:
+    def _sketcher(self) -> Sketcher:
         head = self.model.flow_head
         if head is None:
-            return CodeAtelier(self._image_head())
+            return CodeSketcher(self._image_head())
         with self._lock:
             if self._autoencoder is None:
                 name = None if self._vae is None else str(self._vae)
@@ -505,7 +506,7 @@ class Pipeline:
                     device=self.model.device,
                     dtype=self.model.dtype,
                 )
-            return FlowAtelier(head, self._autoencoder)
+            return FlowSketcher(head, self._autoencoder)
 
     def new_row(
         self,

@@ -64,7 +64,7 @@ class Sketch(Protocol):
         ...
 
 
-class Atelier(Protocol):
+class Sketcher(Protocol):
     """Makes the sketches of one model."""
 
     size: tuple[int, int]  # pixels down and across
@@ -79,7 +79,7 @@ class Atelier(Protocol):
         ...
 
 
-class CodeAtelier:
+class CodeSketcher:
     """Pictures of image codes."""
 
     def __init__(self, head: ImageHead) -> None:
@@ -139,7 +139,7 @@ class _CodeSketch:
         return Preview(image=image, rows=rows, num_rows=down)
 
 
-class FlowAtelier:
+class FlowSketcher:
     """Pictures by flow.
 
     Args:
