@@ -34,6 +34,7 @@ from .picker import Picker
 from .server import run_app
 
 ASK, FIND = "Ask", "Find in the image"
+ASK_HERE = "Ask about the image ..."
 NEAR_THE_END = 0.75  # part of the context from which on the page says how full it is
 Turn = dict[str, Any]
 
@@ -164,7 +165,7 @@ def build_page(models: Models) -> Page:
                     file_types=IMAGE_TYPES,
                     file_count="multiple",
                     sources=["upload"],
-                    placeholder="Ask about the image ...",
+                    placeholder=ASK_HERE,
                     label="Message",
                     stop_btn=True,
                     max_plain_text_length=20_000,
@@ -183,6 +184,14 @@ def build_page(models: Models) -> Page:
             [photo, chat.textbox],
             chat.textbox,
             preprocess=False,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        # Gradio takes the placeholder away with the first message.
+        data.change(
+            lambda: gr.update(placeholder=ASK_HERE),
+            None,
+            chat.textbox,
             api_visibility="private",
             show_progress="hidden",
         )

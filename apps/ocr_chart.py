@@ -179,8 +179,8 @@ def build_page(models: Models) -> gr.Blocks:
 
     with gr.Blocks(title="OCR and charts", analytics_enabled=False, delete_cache=AGES) as demo:
         picker = Picker(models, "read", "Read pages and charts")
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
+        with gr.Row(equal_height=False, elem_classes="app-work"):
+            with gr.Column(min_width=320):
                 files = gr.File(
                     label="Pictures and PDFs",
                     file_count="multiple",
@@ -203,11 +203,9 @@ def build_page(models: Models) -> gr.Blocks:
                 )
                 with_table = gr.Checkbox(True, label="Look for a table or a chart")
                 with gr.Row():
-                    start = gr.Button("Read", variant="primary")
-                    stop = gr.Button("Stop")
-                overlay = gr.Image(label="Page and its tiles", format="png", interactive=False, buttons=["fullscreen"])
-                cost = gr.Markdown()
-            with gr.Column(scale=3, min_width=320):
+                    start = gr.Button("Read", variant="primary", min_width=120)
+                    stop = gr.Button("Stop", min_width=120)
+            with gr.Column(min_width=320):
                 status = gr.Markdown("Upload a page or a chart, then read it.")
                 with gr.Tabs():
                     with gr.Tab("Text"):
@@ -234,6 +232,9 @@ def build_page(models: Models) -> gr.Blocks:
                 with gr.Group():
                     question = gr.Textbox(label="Ask about the page", placeholder="What is the total?", submit_btn=True)
                     answer = gr.Textbox(label="Answer", interactive=False, lines=1, max_lines=8)
+            with gr.Column(min_width=320):
+                overlay = gr.Image(label="Page and its tiles", format="png", interactive=False, buttons=["fullscreen"])
+                cost = gr.Markdown()
         reading = start.click(
             read,
             [files, max_tiles, with_table, picker.model],

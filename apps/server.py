@@ -40,8 +40,37 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; } 
 .app-top > .column { gap: 4px; }
 .app-head h1 { margin: 0; font-size: 1.35rem; }
 .app-about p { margin: 0; color: var(--body-text-color-subdued); }
+/* What is asked, what comes of it, and further settings: beside each other, and in this order on a phone. */
+@media (min-width: 800px) {
+  .app-work { display: grid !important; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 3fr); align-items: start; }
+  .app-work > :nth-child(2) { grid-area: 1 / 2 / span 2; }
+}
 .app-gallery .grid-wrap { max-height: none !important; padding-top: 34px; }
 .app-gallery .grid-container { max-width: 66vh; margin: 0 auto; }
+"""
+
+# Controls that Gradio leaves without a name for screen readers get one, whenever they appear.
+NAMES = """
+<script>
+const names = [
+    [".multimodal-textbox textarea", "Message"],
+    [".submit-button", "Send"],
+    [".stop-button", "Stop"],
+    [".arrow > button", "Details"],
+    ["button:has(> .image-frame)", "Show larger"],
+];
+function nameControls() {
+    for (const [selector, name] of names)
+        for (const part of document.querySelectorAll(selector))
+            if (!part.getAttribute("aria-label")) part.setAttribute("aria-label", name);
+}
+let planned = false;
+new MutationObserver(() => {
+    if (planned) return;
+    planned = true;
+    setTimeout(() => { planned = false; nameControls(); }, 100);
+}).observe(document.documentElement, {childList: true, subtree: true});
+</script>
 """
 
 
@@ -177,6 +206,7 @@ def serve(demo: gr.Blocks, options: ServeOptions) -> str:
             enable_monitoring=False,
             theme=theme(),
             css=CSS,
+            head=NAMES,
         )
     except OSError as error:
         raise OptionError(

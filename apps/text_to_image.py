@@ -159,44 +159,14 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         picker = Picker(models, "draw", "Text to image")
         able = models.default("draw") is not None
         chosen, pictures, past = gr.State(None), gr.State([]), gr.State([])
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=320):
+        with gr.Row(equal_height=False, elem_classes="app-work"):
+            with gr.Column(min_width=320):
                 prompt = gr.Textbox(label="Prompt", placeholder="What to draw", max_lines=8, max_length=MOST_LETTERS)
                 gr.Examples(EXAMPLES, prompt, label="Examples")
                 with gr.Row():
-                    start = gr.Button("Draw", variant="primary", interactive=able)
-                    stop = gr.Button("Cancel", interactive=able)
-                count = gr.Slider(1, MOST, value=4 if able else 1, step=1, label="Pictures")
-                with gr.Group():
-                    seed = gr.Number(
-                        None, label="Seed", placeholder="a fresh one each time", precision=0, minimum=0, maximum=EXACT
-                    )
-                    keep_seed = gr.Checkbox(False, label="Keep this seed")
-                with gr.Accordion("More settings", open=False):
-                    guidance = gr.Slider(
-                        0, 20, value=5, step=0.1, label="Guidance", info="How closely to follow the prompt; 1 is none."
-                    )
-                    temperature = gr.Slider(
-                        0, 2, value=1, step=0.05, label="Temperature", info="Less is less varied; 0 is greedy."
-                    )
-                    negative = gr.Textbox(
-                        "", label="Negative prompt", info="What to lead away from.", max_length=MOST_LETTERS
-                    )
-                    best_of = gr.Slider(
-                        1,
-                        MOST_DRAWN,
-                        value=1,
-                        step=1,
-                        label="Best of",
-                        info="Draw so many, and show the best by how well the model reads the prompt in them.",
-                    )
-                file = gr.File(
-                    label="Restore settings: drop a picture that was drawn here",
-                    file_types=[".png"],
-                    type="filepath",
-                    height=160,
-                )
-            with gr.Column(scale=3, min_width=320):
+                    start = gr.Button("Draw", variant="primary", interactive=able, min_width=120)
+                    stop = gr.Button("Cancel", interactive=able, min_width=120)
+            with gr.Column(min_width=320):
                 status = gr.Markdown(
                     "Describe a picture, then draw it." if able else models.lacking("draw"), elem_classes="app-status"
                 )
@@ -228,6 +198,32 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     clear = gr.Button("Clear the history", size="sm")
                 with gr.Accordion("Last drawing as data", open=False):
                     data = gr.JSON(label="Drawing", show_label=False, max_height=400)
+            with gr.Column(min_width=320):
+                count = gr.Slider(1, MOST, value=4, step=1, label="Pictures")
+                with gr.Group():
+                    seed = gr.Number(
+                        None, label="Seed", placeholder="a fresh one each time", precision=0, minimum=0, maximum=EXACT
+                    )
+                    keep_seed = gr.Checkbox(False, label="Keep this seed")
+                with gr.Accordion("More settings", open=False):
+                    guidance = gr.Slider(
+                        0, 20, value=5, step=0.1, label="Guidance", info="How closely to follow the prompt; 1 is none."
+                    )
+                    temperature = gr.Slider(
+                        0, 2, value=1, step=0.05, label="Temperature", info="Less is less varied; 0 is greedy."
+                    )
+                    negative = gr.Textbox(
+                        "", label="Negative prompt", info="What to lead away from.", max_length=MOST_LETTERS
+                    )
+                    best_of = gr.Slider(
+                        1,
+                        MOST_DRAWN,
+                        value=1,
+                        step=1,
+                        label="Best of",
+                        info="Draw so many, and show the best by how well the model reads the prompt in them.",
+                    )
+                file = gr.File(label="Restore settings of a picture", file_types=[".png"], type="filepath", height=160)
         settings = [prompt, count, seed, keep_seed, guidance, temperature, negative, best_of, picker.model]
         shown = [chosen, choice, details, download]
         drawing = gr.on(

@@ -3,6 +3,7 @@
 Screenshots of each app in light, dark and phone width go to tests/apps/out, which is not committed.
 """
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from mm.drawn_file import Recipe
+
 ROOT = Path(__file__).parents[2]
 OUT = Path(__file__).parent / "out"
 RECEIPT = ROOT / "examples" / "receipt.png"
-CHART = ROOT / "docs" / "nano-vl2" / "11-charts.png"
+CHART = ROOT / "examples" / "chart.png"
 VIEWS = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
 WAIT_MS = 30_000  # most for an answer, on a busy machine
 
@@ -25,8 +28,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]  # a camera
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
         yield chromium
         chromium.close()
 
@@ -60,6 +64,29 @@ def ask(page: Page, question: str) -> None:
     page.keyboard.press("Enter")
 
 
+def keep_screenshot(page: Page, name: str) -> None:
+    """For people to look at; here only the width is checked."""
+    OUT.mkdir(exist_ok=True)
+    page.screenshot(path=OUT / f"{name}.png", full_page=True)
+    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert width <= 0, "the page is wider than the window"
+
+
+UNNAMED = """() => [...document.querySelectorAll("button, input, textarea, select, [role=tab], [role=button]")]
+    .filter(part => part.checkVisibility({visibilityProperty: true, opacityProperty: true}))
+    .filter(part => !(part.getAttribute("aria-label") || part.getAttribute("title") || part.innerText.trim()
+        || part.closest("label")?.innerText.trim() || [...(part.labels || [])].some(label => label.innerText.trim())
+        || part.getAttribute("aria-labelledby") || part.querySelector("img[alt]:not([alt=''])")))
+    .map(part => part.outerHTML.slice(0, 200))"""
+
+
+def expect_names(page: Page) -> None:
+    """Every control that is shown has a name for screen readers."""
+    page.wait_for_timeout(300)  # they are named soon after they appear
+    unnamed = page.evaluate(UNNAMED)
+    assert not unnamed, unnamed
+
+
 @pytest.mark.parametrize("context", list(VIEWS), indirect=True)
 def test_chat(context: BrowserContext, server: str, request: pytest.FixtureRequest) -> None:
     page = opened(context, server, "Chat")
@@ -69,28 +96,121 @@ def test_chat(context: BrowserContext, server: str, request: pytest.FixtureReque
     expect(page.get_by_text("19.10", exact=True)).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text("tokens in")).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_role("button", name="Share")).to_have_count(0)
-    OUT.mkdir(exist_ok=True)
-    page.screenshot(path=OUT / f"chat-{request.node.callspec.params['context']}.png", full_page=True)
-    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert width <= 0, "the page is wider than the window"
+    expect_names(page)
+    keep_screenshot(page, f"chat-{request.node.callspec.params['context']}")
 
 
 @pytest.mark.parametrize("context", list(VIEWS), indirect=True)
 def test_read(context: BrowserContext, server: str, request: pytest.FixtureRequest) -> None:
     page = opened(context, server, "OCR and charts")
     page.locator("input[type=file][accept*=pdf]").set_input_files(CHART)
-    expect(page.get_by_text("3 x 3 tiles")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text(re.compile(r"\d x \d tiles"))).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Read", exact=True).click()
     expect(page.get_by_text("1 page read")).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("tab", name="Table and plot").click()
-    expect(page.get_by_text("Walter").first).to_be_visible(timeout=WAIT_MS)
-    OUT.mkdir(exist_ok=True)
-    page.screenshot(path=OUT / f"read-{request.node.callspec.params['context']}.png", full_page=True)
-    width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert width <= 0, "the page is wider than the window"
+    expect(page.get_by_text("April").first).to_be_visible(timeout=WAIT_MS)
+    expect_names(page)
+    keep_screenshot(page, f"read-{request.node.callspec.params['context']}")
+
+
+@pytest.mark.parametrize("context", list(VIEWS), indirect=True)
+def test_draw(context: BrowserContext, server: str, request: pytest.FixtureRequest) -> None:
+    page = opened(context, server, "Text to image")
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)  # it grows
+    expect(page.get_by_text(re.compile(r"4 pictures in "))).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_role("button", name="Download PNG")).to_be_visible(timeout=WAIT_MS)
+    expect_names(page)
+    keep_screenshot(page, f"draw-{request.node.callspec.params['context']}")
+
+
+def test_a_picture_is_downloaded_restored_and_asked_about(context: BrowserContext, server: str, tmp_path: Path) -> None:
+    page = opened(context, server, "Text to image")
+    page.get_by_label("Prompt", exact=True).fill("two blue stars")
+    page.get_by_label("number input for Pictures").fill("1")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_text("1 picture in")).to_be_visible(timeout=WAIT_MS)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download PNG").click()
+    file = tmp_path / download.value.suggested_filename
+    download.value.save_as(file)
+    recipe = Recipe.read(file)
+    assert recipe.prompt == "two blue stars" and file.name == f"two-blue-stars-{recipe.seed}.png"
+    page.get_by_label("Prompt", exact=True).fill("something else")
+    page.locator("input[type=file][accept='.png']").set_input_files(file)
+    expect(page.get_by_text(f"Settings restored; seed {recipe.seed} is kept.")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("two blue stars")
+    expect(page.get_by_label("Keep this seed")).to_be_checked()
+    page.get_by_role("button", name="Ask about this picture").click()
+    expect(page.get_by_role("tab", name="Chat")).to_have_attribute("aria-selected", "true", timeout=WAIT_MS)
+    ask(page, "What is the total?")
+    expect(page.get_by_text("tokens in")).to_be_visible(timeout=WAIT_MS)
+
+
+def test_cancel_keeps_what_is_finished(context: BrowserContext, server: str) -> None:
+    page = opened(context, server, "Text to image")
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
+    page.get_by_label("number input for Pictures").fill("16")
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("Stopped: ")).to_be_visible(timeout=5000)
+
+
+def test_the_camera_takes_a_picture(context: BrowserContext, server: str) -> None:
+    page = opened(context, server, "OCR and charts")
+    page.get_by_role("button", name="Camera and clipboard").click()
+    page.get_by_text("Click to Access Webcam").click()
+    page.get_by_role("button", name="capture photo").click()
+    expect(page.get_by_text(re.compile(r"\d+ x \d+ pixels"))).to_be_visible(timeout=WAIT_MS)
+
+
+def test_two_visitors_see_their_own(browser: Browser, server: str) -> None:
+    first, second = (browser.new_context() for _ in range(2))
+    one, other = opened(first, server, "Text to image"), opened(second, server, "Text to image")
+    one.get_by_label("Prompt", exact=True).fill("a red circle")
+    one.get_by_role("button", name="Draw", exact=True).click()
+    expect(one.get_by_text("4 pictures in")).to_be_visible(timeout=WAIT_MS)
+    expect(other.get_by_text("Describe a picture, then draw it.")).to_be_visible()
+    expect(other.get_by_role("button", name="Download PNG")).to_have_count(0)
+    for visitor in (first, second):
+        visitor.close()
 
 
 def test_a_mistake_is_a_sentence_in_the_page(context: BrowserContext, server: str) -> None:
     page = opened(context, server, "Chat")
     ask(page, "What is the total?")
     expect(page.get_by_text("trained with pictures only")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("tab", name="Text to image").click()
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_text("The prompt is empty")).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("Nothing was drawn.")).to_be_visible(timeout=WAIT_MS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"), [("a.png", "<svg/>", "SVG drawing"), ("a.pdf", "%PDF-1.7 x", "cannot be rendered")]
+)
+def test_a_bad_file_is_a_sentence_in_the_page(
+    context: BrowserContext, server: str, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    page = opened(context, server, "OCR and charts")
+    page.locator("input[type=file][accept*=pdf]").set_input_files(tmp_path / name)
+    expect(page.get_by_text(message).first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_the_keyboard_alone(context: BrowserContext, server: str) -> None:
+    page = context.new_page()
+    page.goto(server)
+    tab = page.get_by_role("tab", name="Chat")
+    tab.focus()
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText")
+        )
+        if page.evaluate("document.activeElement.matches('textarea[data-testid=textbox]')"):
+            return
+    raise AssertionError(f"the message cannot be reached: {seen}")

@@ -4,6 +4,8 @@ import threading
 from pathlib import Path
 
 import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
 
 from apps import models as module
 from apps.models import Models
@@ -82,3 +84,22 @@ def test_models_that_nobody_uses_make_room(toy: Path, pipe: Pipeline, monkeypatc
     mine = Models.of(pipe)
     assert mine.default("chat") == "nano-vl2" and mine.get("nano-vl2", "read") is pipe
     assert mine.lacking("draw").startswith("nano-vl2 cannot draw.")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the client's own libraries, in its threads
+def test_every_endpoint_has_a_name_and_models_are_loaded_by_it(server: str) -> None:
+    client = Client(server, verbose=False)
+    named = client.view_api(print_info=False, return_format="dict")["named_endpoints"]
+    assert set(named) == {
+        *("/chat", "/load_chat_model"),
+        *("/read", "/tiles", "/ask_document", "/load_reading_model"),
+        *("/draw", "/cancel_drawing", "/restore", "/load_drawing_model"),
+        *("/ended", "/tried"),  # of the tests
+    }
+    about = client.predict("nano-vl2", api_name="/load_reading_model")
+    assert "nano-vl2 · 4,096 tokens of context" in str(about)
+    assert "toy-janus · 1,536 tokens of context" in str(client.predict("toy-janus", api_name="/load_drawing_model"))
+    with pytest.raises(AppError, match="toy-janus"):
+        client.predict("toy-janus", api_name="/load_reading_model")
+    with pytest.raises(AppError, match="no-such-model"):
+        client.predict("no-such-model", api_name="/load_chat_model")
