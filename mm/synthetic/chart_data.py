@@ -87,6 +87,9 @@ DIMENSIONS = {
     "codes": ("Code", "Model", "ID"),
     "ages": ("Age", "Age group"),
     "numbers": ("x", "Step", "Round", "Week", "Epoch", "Trial", "Day"),
+    "series": ("No.", "Batch", "Lot", "Version", "Run", "Station", "Stage"),
+    "spans": ("Period", "Season", "Range", "Span"),
+    "times": ("Time", "Date", "Hour"),
 }
 _ORDERED = {
     "month": 4.0,
@@ -97,6 +100,9 @@ _ORDERED = {
     "words": 1.5,
     "letter": 0.5,
     "cities": 0.5,
+    "series": 3.5,
+    "spans": 1.2,
+    "times": 1.2,
 }
 _NAMED = {
     "words": 6.0,
@@ -115,6 +121,9 @@ _NAMED = {
     "quarter": 1.0,
     "weekday": 0.8,
     "ages": 0.6,
+    "series": 2.5,
+    "spans": 0.6,
+    "times": 0.6,
 }
 _UNITS = (
     "%",
@@ -210,19 +219,7 @@ def draw_labels(dice: Dice, lexicon: Lexicon, kind: str, count: int, longest: in
             last = dice.integer(1950, 2030)
             return [str(last - step * (count - 1 - index)) for index in range(count)]
         case "quarter":
-            year, start = dice.integer(2010, 2026), dice.integer(0, 3) if count > 4 else 0
-            spelling = (
-                dice.pick(["Q{q}", "Q{q} {y}", "Q{q} '{s}", "{y} Q{q}", "{q}Q{s}"]) if count <= 8 else "Q{q} '{s}"
-            )
-            spelling = spelling if count <= 4 or spelling != "Q{q}" else "Q{q} {y}"
-            return [
-                spelling.format(
-                    q=(start + index) % 4 + 1,
-                    y=year + (start + index) // 4,
-                    s=f"{(year + (start + index) // 4) % 100:02d}",
-                )
-                for index in range(count)
-            ]
+            return _parts_of_years(dice, count)
         case "weekday" if count <= 7:
             first = dice.integer(0, 7 - count)
             return _short(lexicon.lists["weekdays"], dice)[first : first + count]
@@ -240,10 +237,82 @@ def draw_labels(dice: Dice, lexicon: Lexicon, kind: str, count: int, longest: in
         case "numbers":
             step, start = dice.pick([1, 1, 1, 2, 5, 10]), dice.pick([0, 1, 1])
             return [str((start + index) * step) for index in range(count)]
+        case "series":
+            return _series(dice, count)
+        case "spans":
+            first, step = dice.integer(1960, 2024), dice.pick([1, 1, 2, 5, 10])
+            joint = dice.pick(["-", "/", "-", " to "])
+            short = joint == "/" or dice.chance(0.5)
+            ends = [(first + step * index, first + step * (index + 1)) for index in range(count)]
+            return [f"{low}{joint}{f'{high % 100:02d}' if short else high}" for low, high in ends]
+        case "times":
+            return _times(dice, lexicon, count)
         case "words" | "weekday":
             return _words(dice, lexicon, count, longest)
         case _:
             return _from_list(dice, lexicon, kind, count, max(longest, 6))
+
+
+def _parts_of_years(dice: Dice, count: int) -> list[str]:
+    """Quarters, halves or thirds of following years; the year may stay away from up to four quarters."""
+    parts, letter = dice.weighted({(4, "Q"): 6, (2, "H"): 1, (3, "T"): 0.6})
+    year, start = dice.integer(1960, 2036), dice.integer(0, parts - 1) if count > parts else 0
+    joint = dice.pick([" ", " ", ".", "-", " '", "'", " of "])
+    form = dice.pick(
+        ["{l}{p}" + joint + "{s}", "{l}{p}" + joint + "{y}", "{y}" + dice.pick([" ", "-", "/", "."]) + "{l}{p}"]
+    )
+    form = dice.weighted({form: 5, "{p}{l}{s}": 0.5, "{l}{p}": 2.0 if count <= parts else 0.0, "{s}/{l}{p}": 0.7})
+    if count > 8 and "{y}" in form:
+        form = "{l}{p} '{s}"
+    steps = [divmod(start + index, parts) for index in range(count)]
+    return [form.format(l=letter, p=part + 1, y=year + more, s=f"{(year + more) % 100:02d}") for more, part in steps]
+
+
+_STEM_TEXT = """
+    A B C D F G K L M N P R S T U V X Z a d g k n p r t v x AB CX DN KM No LK MS PT SR TV
+    Lot Run Set Day Bin Row Gate Line Room Step Unit Zone Batch Level Track
+"""
+_STEMS = tuple(_STEM_TEXT.split())
+
+
+def _series(dice: Dice, count: int) -> list[str]:
+    """Names that differ in their number only, in equal steps: "K07" ..., "Lot 3" ..., "v1.4" ..., "3rd" ..."""
+    if dice.chance(0.1):
+        first = dice.integer(1, 14)
+        ends = {1: "st", 2: "nd", 3: "rd"}
+        return [f"{n}{'th' if 10 < n % 100 < 14 else ends.get(n % 10, 'th')}" for n in range(first, first + count)]
+    stem = dice.pick(_STEMS)
+    joint = dice.weighted(
+        {"": 5.0 if len(stem) == 1 else 1.5, "-": 1, " ": 2.0, ".": 0.7, "_": 0.3, "/": 0.3, "1.": 0.4}
+    )
+    width = dice.weighted({1: 2, 2: 4, 3: 1.2})
+    step = dice.weighted({1: 8, 2: 1, 5: 0.5, 10: 0.5})
+    first = dice.pick([1, dice.integer(0, 9), dice.integer(5, 15), dice.integer(0, 60), dice.integer(80, 110)])
+    numbers = [first + step * index for index in range(count)]
+    names = [f"{stem}{joint}{number:0{width}d}" for number in numbers]
+    return names[::-1] if dice.chance(0.04) else names
+
+
+def _times(dice: Dice, lexicon: Lexicon, count: int) -> list[str]:
+    """Hours of a day, days of a month, or months with their year."""
+    form = dice.pick(["hours", "days", "months"])
+    if form == "hours":
+        step, first = dice.pick([1, 1, 2]) if count <= 12 else 1, dice.integer(0, 10)
+        hours = [(first + step * index) % 24 for index in range(count)]
+        spelling = dice.pick(["{:02d}:00", "{}:00", "{:02d}:30", "{}.00", "{} o'clock", "{:02d}h"])
+        return [spelling.format(hour) for hour in hours]
+    names = [name[:3] for name in lexicon.lists["months"]]
+    if form == "days":
+        month, step = dice.integer(0, 11), dice.pick([1, 1, 1, 2])
+        first = dice.integer(1, max(1, 28 - step * (count - 1)))
+        spelling = dice.pick(
+            ["{n} {d}", "{d} {n}", "{d:02d} {n}", "{d:02d}.{m:02d}.", "{m}/{d}", "{d:02d}/{m:02d}", "{d}."]
+        )
+        return [spelling.format(n=names[month], m=month + 1, d=first + step * index) for index in range(count)]
+    year, first = dice.integer(1990, 2035), dice.integer(0, 11)
+    spelling = dice.pick(["{n} {s}", "{n} '{s}", "{n} {y}", "{m:02d}/{s}", "{n}-{s}", "{y}-{m:02d}", "{m}/{y}"])
+    places = [divmod(first + index, 12) for index in range(count)]
+    return [spelling.format(n=names[m], m=m + 1, y=year + y, s=f"{(year + y) % 100:02d}") for y, m in places]
 
 
 def _rounded(value: float, decimals: int) -> float:
@@ -284,11 +353,12 @@ def draw_scale(dice: Dice) -> tuple[float, int]:
             50.0: 3,
             100.0: 5,
             500.0: 2.5,
-            1000.0: 2,
-            5000.0: 1,
-            20000.0: 0.7,
-            200000.0: 0.3,
-            5000000.0: 0.2,
+            1000.0: 2.5,
+            5000.0: 1.8,
+            20000.0: 1.2,
+            60000.0: 1.0,
+            200000.0: 1.2,
+            5000000.0: 0.3,
         }
     )
     decimals = {1.0: 2, 10.0: dice.pick([0, 1, 1, 2]), 50.0: dice.pick([0, 0, 1]), 100.0: dice.pick([0, 0, 0, 1])}.get(
@@ -320,6 +390,11 @@ def draw_title(dice: Dice, lexicon: Lexicon, metric: str, dimension: str) -> str
                 f"{low} of {place} by {high}",
                 f"Total {low.lower()}",
                 f"Average {low.lower()} by {high}",
+                f"{place}: {low.lower()} {year}",
+                f"Share of {low.lower()}, {place}",
+                f"{low} since {year}",
+                f"Why {low.lower()} rose in {place}",
+                f"{low} vs. plan",
             ]
         )
     return {0: text, 1: text.upper(), 2: text.title(), 3: text.capitalize()}[dice.weighted({0: 7, 1: 0.7, 2: 1, 3: 1})]
@@ -366,6 +441,9 @@ def draw_data(
                 "letter",
                 "departments",
                 "codes",
+                "series",
+                "quarter",
+                "month",
             )
             if name != kind
         ]
@@ -382,8 +460,14 @@ def draw_data(
         base = math.floor(top * dice.uniform(1, 6))
         values = [[_rounded(value + base, decimals) for value in row] for row in values]
     percent = top <= 100 and shape != "pie" and dice.chance(0.12)  # slices have percents of their own
-    dollar = not percent and dice.chance(0.08)
-    suffix = "%" if percent else dice.pick(["k", "K", "M", "kg", " kg", " km", "s", " ms"]) if dice.chance(0.04) else ""
+    currency = dice.weighted({"$": 1, "€": 1, "£": 0.7}) if not percent and dice.chance(0.14) else ""
+    suffix = (
+        "%"
+        if percent
+        else dice.pick(["k", "K", "M", "kg", " kg", " km", "s", " ms", " t", " m", " €"])
+        if dice.chance(0.06)
+        else ""
+    )
     unit = dice.pick(_UNITS)
     titles = dice.chance(0.6)
     title = draw_title(dice, lexicon, metric, dimension) if dice.chance(0.87) else ""
@@ -398,7 +482,7 @@ def draw_data(
         series=tuple(series),
         values=tuple(tuple(row) for row in values),
         decimals=decimals,
-        prefix="$" if dollar else "",
+        prefix=currency,
         suffix=suffix,
         thousands=dice.weighted({",": 5, "": 4, " ": 0.5}) if top >= 1000 else "",
         category_title=dimension if titles and dice.chance(0.8) and shape != "pie" else "",
@@ -411,8 +495,9 @@ def draw_data(
 
 def _pie_values(dice: Dice, count: int, top: float, decimals: int) -> list[float]:
     """Slices of at least 3 % of the whole."""
-    raw = [dice.uniform(0.15, 1.0) ** dice.pick([1.0, 1.0, 2.0]) + 0.05 for _ in range(count)]
+    power = dice.pick([0.7, 1.0, 1.0, 2.0, 3.0])
+    raw = [dice.uniform(0.12, 1.0) ** power + 0.04 for _ in range(count)]
     total = sum(raw)
     raw = [max(value, 0.045 * total) for value in raw]
     values = [max(_rounded(value * top, decimals), 10.0**-decimals) for value in raw]
-    return sorted(values, reverse=True) if dice.chance(0.3) else values
+    return sorted(values, reverse=True) if dice.chance(0.12) else values

@@ -123,8 +123,8 @@ def _slices(
     Returns the middle angle of each (radians, clockwise from three o'clock) and its width, by its number in the data.
     """
     total = sum(data.values[0])
-    start = dice.pick([-90.0, -90.0, 0.0, dice.uniform(0, 360)])
-    turn = 1.0 if start == -90.0 or dice.chance(0.3) else -1.0
+    start = dice.pick([-90.0, -90.0, dice.pick([0.0, 90.0, 180.0]), dice.uniform(0, 360)])
+    turn = 1.0 if dice.chance(0.6) else -1.0
     exploded = dice.integer(0, len(colours) - 1) if dice.chance(0.1) and not hole else -1
     lines = dice.pick([None, (255, 255, 255), look.paper, look.edge])
     width = max(1.0, radius / dice.uniform(50, 110))

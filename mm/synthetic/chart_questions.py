@@ -6,8 +6,9 @@ whose last part is the answer:
     Tea: 12*; Milk: 30*; Cocoa: 7        highest, lowest of what is asked about: a star marks a value that beats all
     Highest: Milk (30)                   values before it, so the last star is the answer
 
-    Milk: 30; Tea: 12                    difference: the numbers in the order of the question
-    Difference: 30 - 12 = 18
+    Tea: 12*; Milk: 30*                  difference: the numbers in the order of the question, stars as above; the
+    30 - 12: 0-2=8'3-1=1                 higher and the lower one, digit by digit from the last (a tick: one is borrowed
+    Difference: 18                       from the next digit), and the result
 
     Jan: 12* / 3; Feb: 5 / 30*           several series: their values in the order of the legend
     Highest: Feb, Milk (30)
@@ -16,7 +17,8 @@ whose last part is the answer:
 numbers rounded to 1, 2 or 5 times a power of ten, at most 1/40 of the axis; slices without figures are whole percents.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -30,7 +32,7 @@ from mm.synthetic.sample import Turn
 TABLE_PROMPT = "Give the data as a Markdown table."
 """What a user should type to get the numbers of a chart or table; most training samples have exactly this."""
 
-_MORE = 0.4  # share of the questions that are put together by the grammar, where a kind has one
+_MORE = 0.5  # share of the questions that are put together by the grammar, where a kind has one
 
 
 @lru_cache(maxsize=1)
@@ -55,8 +57,8 @@ def phrases() -> Mapping[str, tuple[str, ...]]:
 def final_answer(text: str) -> str:
     """The conclusion of an answer.
 
-    Of "Highest: Milk (30)" this is "Milk (30)", of "Difference: 30 - 12 = 18" it is "18"; other answers keep their
-    last line.
+    Of "Highest: Milk (30)" this is "Milk (30)", of "Difference: 18" and "Difference: 30 - 12 = 18" it is "18"; other
+    answers keep their last line.
     """
     last = text.strip().rsplit("\n", 1)[-1]
     for word in ("Highest", "Lowest", "Higher", "Difference"):
@@ -75,7 +77,6 @@ class Reading:
     texts: tuple[tuple[str, ...], ...]
     numbers: tuple[tuple[float, ...], ...]
     margin: float  # smallest difference that can be seen
-    decimals: int  # of differences
     affixes: tuple[str, str]  # before and behind a printed number
     shares: tuple[str, ...]  # percents of slices, where they can be read
     x_title: str | None  # None: there is no such axis
@@ -92,11 +93,9 @@ class Reading:
         """The compact table of an answer."""
         return "; ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True))
 
-    def spell(self, number: float) -> str:
+    def spell(self, number: float, decimals: int) -> str:
         """A computed number in the spelling of the chart."""
-        body = f"{abs(number):,.{self.decimals}f}".replace(",", self.data.thousands)
-        if not any(self.affixes) and "." in body:
-            body = body.rstrip("0").rstrip(".")
+        body = f"{abs(number):,.{decimals}f}".replace(",", self.data.thousands)
         return f"{'-' if number < 0 else ''}{self.affixes[0]}{body}{self.affixes[1]}"
 
 
@@ -160,10 +159,49 @@ def _extreme(
     return f"{reading.listing(entries, grouped)}\n{word}: {names[order[0]]} ({texts[order[0]]})"
 
 
-def _difference(reading: Reading, names: Sequence[str], numbers: Sequence[float], texts: Sequence[str]) -> str:
+def _digits(text: str) -> tuple[str, str, str]:
+    """Digits of a printed number before the point, the point, and digits behind it."""
+    return re.sub(r"[^0-9.]", "", text).strip(".").partition(".")
+
+
+def subtraction(high: str, low: str) -> str:
+    """The difference of two printed numbers worked out digit by digit from the last, as a line of an answer.
+
+    Each step is "a-b=c": the digits of ``high`` and ``low`` and that of the result; behind it stands a space, or a tick
+    where one had to be borrowed from the next digit. Every step can be told from the two digits and the tick before it.
+
+    Args:
+        high: a number >= that of ``low`` >= 0, as printed.
+        low: as printed, with the same kinds of separators.
+    """
+    parts = [_digits(text) for text in (high, low)]
+    decimals = max(len(fraction) for _, _, fraction in parts)
+    whole = max(len(integer) for integer, _, _ in parts)
+    digits = [integer.rjust(whole, "0") + fraction.ljust(decimals, "0") for integer, _, fraction in parts]
+    steps, borrowed = "", 0
+    for one, other in zip(reversed(digits[0]), reversed(digits[1]), strict=True):
+        left = int(one) - int(other) - borrowed
+        borrowed = int(left < 0)
+        steps += f"{one}-{other}={left % 10}" + ("'" if borrowed else " ")
+    return f"{high} - {low}: {steps.rstrip()}"
+
+
+def difference(
+    names: Sequence[str], numbers: Sequence[float], texts: Sequence[str], spell: Callable[[float, int], str]
+) -> str:
+    """The answer to a difference of two numbers.
+
+    ``spell`` writes a result in the spelling of the picture with as many decimals as the longer number has.
+
+    Where one of them is below zero the line of digits is left out.
+    """
+    marked = starred("Highest", numbers, texts)
+    lines = ["; ".join(f"{name}: {text}" for name, text in zip(names, marked, strict=True))]
     high, low = (0, 1) if numbers[0] >= numbers[1] else (1, 0)
-    result = reading.spell(round(numbers[high] - numbers[low], reading.decimals))
-    return f"{reading.listing(names, texts)}\nDifference: {texts[high]} - {texts[low]} = {result}"
+    if numbers[low] >= 0:
+        lines.append(subtraction(texts[high], texts[low]))
+    decimals = max(len(_digits(text)[2]) for text in texts)
+    return "\n".join([*lines, f"Difference: {spell(numbers[high] - numbers[low], decimals)}"])
 
 
 def value_turns(reading: Reading, dice: Dice) -> list[Turn]:
@@ -224,9 +262,10 @@ def pair_turns(reading: Reading, dice: Dice) -> list[Turn]:
         blanks = {"a": names[0], "b": names[1]}
     numbers = [reading.numbers[s][c] for s, c in cells]
     texts = [reading.texts[s][c] for s, c in cells]
-    turns.append(ask_about(dice, kind, _difference(reading, names, numbers, texts), **blanks))
+    answer = difference(names, numbers, texts, reading.spell)
+    turns.append(ask_about(dice, kind, answer, **blanks))
     if len(data.series) == 1:
-        answer = _extreme(reading, "Highest", names, numbers, texts)
-        if answer is not None:
-            turns.append(ask_about(dice, "higher", answer.replace("\nHighest: ", "\nHigher: "), **blanks))
+        higher = _extreme(reading, "Highest", names, numbers, texts)
+        if higher is not None:
+            turns.append(ask_about(dice, "higher", higher.replace("\nHighest: ", "\nHigher: "), **blanks))
     return turns

@@ -19,7 +19,7 @@ from mm.synthetic.dice import Dice
 from mm.synthetic.questions import spoken
 from mm.synthetic.sample import ABSENT_ANSWER, Turn
 
-ABSENT_SHARE = 0.16
+ABSENT_SHARE = 0.2
 """Samples with a question about something that the chart does not show (missing titles come on top)."""
 
 _COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black")
@@ -41,7 +41,8 @@ def _count_turns(reading: Reading, dice: Dice) -> list[Turn]:
         if len(data.series) == 1:
             return [ask_about(dice, "bars", total), ask_about(dice, "categories", columns)]
         turns = [ask_about(dice, "categories", columns), ask_about(dice, "series", rows)]
-        return turns if reading.kind.startswith("stacked") else [*turns, ask_about(dice, "bars", total)]
+        stacked = reading.kind.startswith("stacked")
+        return turns if stacked else [*turns, *(ask_about(dice, "bars", total) for _ in range(3))]
     turns = [ask_about(dice, "lines", rows), ask_about(dice, "axis_labels", columns)]
     return [*turns, ask_about(dice, "points", columns)] if reading.marked and len(data.series) == 1 else turns
 
@@ -111,7 +112,7 @@ def _place_turns(reading: Reading, dice: Dice) -> list[Turn]:
 
 
 def _absent_turns(reading: Reading, dice: Dice, strangers: Sequence[str]) -> list[Turn]:
-    if dice.chance(0.3):  # about something else altogether
+    if dice.chance(0.5):  # about something else altogether
         return [ask_about(dice, "absent", ABSENT_ANSWER)]
     data, turns = reading.data, []
     present = {name.lower() for name in (*data.categories, *data.series)}
@@ -159,19 +160,19 @@ def _plan(dice: Dice) -> list[str]:
     if dice.chance(ABSENT_SHARE):
         plan.append("absent")
     others = {
-        "extreme": 4.2,
-        "pair": 2.0,
+        "extreme": 5.4,
+        "pair": 3.6,
         "value": 2.4,
-        "words": 2.4,
-        "count": 1.5,
-        "colours": 1.6,
-        "places": 0.8,
-        "labels": 0.5,
+        "words": 2.2,
+        "count": 2.6,
+        "colours": 1.4,
+        "places": 0.6,
+        "labels": 1.2,
     }
     while len(plan) < wanted + 2 and others:  # some families have nothing to ask
         family = dice.weighted(others)
         plan.append(family)
-        others[family] *= 0.5
+        others[family] *= 0.6
     return plan
 
 

@@ -36,7 +36,7 @@ _EMS = {12.4: 2.0, 14.5: 3.0, 16.5: 2.2, 18.5: 1.2, 21.0: 0.6}
 
 _LEAST_ASCENT = 9.4  # pixels of a capital after tiling
 
-_BUDGET = {2: 360, 4: 400, 6: 520, MAX_TILES: 620}
+_BUDGET = {2: 440, 4: 480, 6: 600, MAX_TILES: 700}
 """Most characters of questions and answers by the number of tiles: text is cheap beside many tiles."""
 
 
@@ -168,14 +168,14 @@ def _draw_plot(
     ems = canvas.width / pens.em
     bar = kind == "bar"
     horizontal = bar and dice.chance(0.36)
-    several = dice.chance(0.32 + 0.24 * level if bar else 0.36 + 0.3 * level)
-    num_series = dice.weighted({2: 5, 3: 3, 4: 0.8 if bar else 0.4}) if several else 1
-    stacked = bar and several and dice.chance(0.35)
+    several = dice.chance(0.34 + 0.26 * level if bar else 0.36 + 0.34 * level)
+    num_series = dice.weighted({2: 5, 3: 4, 4: 0.8 if bar else 0.6}) if several else 1
+    stacked = bar and several and dice.chance(0.25)
     room = int((canvas.height / pens.em - 4) / 1.5 if horizontal else (ems - 5) / 1.7)
     if several and not stacked and bar:
         room = room // num_series + 1
     most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
-    share = {True: 0.85 if stacked else 0.72 if several else 0.7, False: 0.85 if num_series == 1 else 0.5}
+    share = {True: 0.8 if stacked else 0.55 if several else 0.5, False: 0.55 if num_series == 1 else 0.3}
     printed = dice.chance(share[bar]) and num_series < 3 + 2 * bar
     data = draw_data(
         dice,
@@ -205,7 +205,7 @@ def _draw_plot(
     form = "bar chart" if bar else "line chart"
     if several and bar:
         form = ("stacked " if stacked else "grouped ") + form
-    texts, numbers, margin, decimals = read_values(data, plot.axis, printed)
+    texts, numbers, margin = read_values(data, plot.axis, printed)
     titles = (data.value_title, data.category_title) if horizontal else (data.category_title, data.value_title)
     return Reading(
         data=data,
@@ -214,7 +214,6 @@ def _draw_plot(
         texts=texts,
         numbers=numbers,
         margin=margin,
-        decimals=decimals,
         affixes=(data.prefix, data.suffix) if printed else ("", ""),
         shares=(),
         x_title=titles[0],
@@ -231,19 +230,18 @@ def _draw_plot(
 
 def read_values(
     data: ChartData, axis: ValueAxis, printed: bool
-) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[float, ...], ...], float, int]:
-    """Values as answered, as numbers, the smallest difference that shows, and the decimals of differences."""
+) -> tuple[tuple[tuple[str, ...], ...], tuple[tuple[float, ...], ...], float]:
+    """Values as answered, as numbers, and the smallest difference that shows."""
     if printed:
         return (
             tuple(tuple(map(data.number, row)) for row in data.values),
             data.values,
             10.0**-data.decimals / 2,
-            data.decimals,
         )
     numbers = tuple(tuple(map(axis.read, row)) for row in data.values)
     decimals = next(d for d in range(10) if abs(round(axis.grain, d) - axis.grain) < 1e-9 * axis.grain)
     texts = tuple(tuple(_plain(number, decimals, data.thousands) for number in row) for row in numbers)
-    return texts, numbers, 1.4 * axis.grain, decimals
+    return texts, numbers, 1.4 * axis.grain
 
 
 def _plain(number: float, decimals: int, thousands: str) -> str:
@@ -268,7 +266,7 @@ def _draw_pie(
     plan = PiePlan(
         donut=dice.chance(0.28),
         labels=dice.weighted({"legend": 7.2, "outside": 2.6, "inside": 0.8 - 0.4 * ease}),
-        figures=dice.weighted({"percent": 4, "value": 2, "both": 0.6, "": 3.6}),
+        figures=dice.weighted({"percent": 2.4, "value": 1.6, "both": 0.3, "": 5.7}),
         figures_at=dice.weighted({"slice": 4, "label": 3.5, "out": 1.5}),
         legend=dice.weighted(
             {"right": 6, "left": 1, "bottom": 1.2, "top": 0.6}
@@ -276,7 +274,7 @@ def _draw_pie(
             else {"right": 2, "left": 0.3, "bottom": 3, "top": 1.5}
         ),
         percent_decimals=dice.pick([0, 1, 1]),
-        shuffled=dice.chance(0.25),
+        shuffled=dice.chance(0.4),
     )
     if plan.labels == "inside" and plan.figures_at == "label" or plan.labels != "legend" and plan.figures_at == "out":
         raise NoRoomError("figures")
@@ -302,7 +300,6 @@ def _draw_pie(
         texts=(texts,),
         numbers=(numbers,),
         margin=margin,
-        decimals=data.decimals if by_value else decimals,
         affixes=(data.prefix, data.suffix) if by_value else ("", "%"),
         shares=tuple(shares) if plan.figures != "value" else (),
         x_title=None,

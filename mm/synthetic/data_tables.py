@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from mm.errors import OptionError
 from mm.synthetic.chart_data import DIMENSIONS, METRICS, draw_labels
-from mm.synthetic.chart_questions import ask_about, markdown, starred
+from mm.synthetic.chart_questions import ask_about, difference, markdown, starred
 from mm.synthetic.data_grid import DataGrid, draw_grid_look
 from mm.synthetic.degrade import finish
 from mm.synthetic.dice import Dice
@@ -45,7 +46,7 @@ _STRANGERS = (
 _BLANKS = ("", "", "-", "n/a")  # what stands where there is no entry
 _ABSENT_SHARE = 0.17  # samples with a question that the table does not answer
 
-_BUDGET = 720  # characters of questions and answers
+_BUDGET = 840  # characters of questions and answers
 _SMALLEST_EM = 11.5  # pixels after tiling
 
 
@@ -62,7 +63,7 @@ class DataTable:
 
 def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> DataTable:
     """Make up a table of ``num_rows`` rows below the header and ``num_columns`` columns, the row names included."""
-    kind = dice.pick(list(DIMENSIONS))
+    kind = dice.weighted({name: 1.0 for name in DIMENSIONS} | {"series": 3.0, "quarter": 1.5, "year": 1.5})
     if num_rows > {"weekday": 7, "month": 12, "numbers": 0}.get(kind, num_rows):
         kind = "words"
     names = draw_labels(dice, words, kind, num_rows, 16)
@@ -70,7 +71,13 @@ def draw_table(dice: Dice, words: Lexicon, num_rows: int, num_columns: int) -> D
     strangers = [name for name in draw_labels(dice, words, kind, 7, 16) if name.lower() not in taken]
     head, columns, numeric = [dice.pick(DIMENSIONS[kind])], [names], [False]
     if dice.chance(0.45):  # one measure over years, quarters ...
-        across = dice.pick([other for other in ("year", "quarter", "month", "letter", "weekday") if other != kind])
+        across = dice.pick(
+            [
+                other
+                for other in ("year", "quarter", "month", "letter", "weekday", "series", "times", "spans")
+                if other != kind
+            ]
+        )
         heads = draw_labels(dice, words, across, num_columns - 1, 10)
         makers = [_number_maker(dice)] * (num_columns - 1)
         numeric += [True] * (num_columns - 1)
@@ -104,17 +111,40 @@ def _distinct(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     return found
 
 
+_AFFIXES = {
+    ("", ""): 7.0,
+    ("$", ""): 0.7,
+    ("€", ""): 0.7,
+    ("£", ""): 0.5,
+    ("", " kg"): 0.2,
+    ("", " km"): 0.2,
+    ("", " min"): 0.2,
+    ("", " m"): 0.2,
+    ("", " s"): 0.2,
+    ("", " t"): 0.15,
+    ("", " l"): 0.15,
+    ("", " g"): 0.15,
+    ("", " W"): 0.15,
+    ("", " pts"): 0.15,
+    ("", " MB"): 0.15,
+    ("", "k"): 0.15,
+    ("", "x"): 0.1,
+    ("", " €"): 0.15,
+}
+"""What stands before and behind the numbers of a column, and how often; percents come on top."""
+
+
 def _number_maker(dice: Dice) -> Callable[[], str]:
     """Draws numbers of one column, all in one spelling."""
-    top = dice.weighted({10: 2, 100: 4, 1000: 3, 10000: 1.5, 1000000: 0.4})
+    top = dice.weighted({10: 1.6, 100: 3.6, 1000: 3, 10000: 2, 100000: 1.4, 1000000: 1.6, 10000000: 0.2})
     decimals = dice.weighted({0: 5, 1: 2, 2: 2}) if top <= 1000 else 0
     thousands = dice.pick([",", ",", ""])
-    percent = 1.8 if top <= 100 else 0.2
-    prefix, suffix = dice.weighted({("", ""): 7, ("$", ""): 1.0, ("", "%"): percent, ("", " kg"): 0.3})
-    signed = dice.chance(0.08)
+    prefix, suffix = dice.weighted(_AFFIXES | {("", "%"): 1.8 if top <= 100 else 0.2})
+    signed, spread = dice.chance(0.06), dice.chance(0.25)  # spread: as many short numbers as long ones
+    least = 10.0**-decimals
 
     def number() -> str:
-        value = dice.uniform(0.0, float(top))
+        value = least * (top / least) ** dice.uniform(0.0, 1.0) if spread else dice.uniform(0.0, float(top))
         text = f"{value:,.{decimals}f}".replace(",", thousands)
         return f"{'-' if signed and dice.chance(0.3) else ''}{prefix}{text}{suffix}"
 
@@ -142,17 +172,16 @@ def _value(cell: str) -> float | None:
     return float(digits) if any(letter.isdigit() for letter in digits) else None
 
 
-def _spell(cell: str, number: float) -> str:
+def _spell(cell: str, number: float, decimals: int) -> str:
     """A number >= 0 spelled like that of ``cell``."""
     prefix, body, suffix = re.fullmatch(r"-?(\D*)([\d.,]+)(.*)", cell).groups()  # type: ignore[union-attr]
-    decimals = len(body.partition(".")[2])
     return f"{prefix}{number:,.{decimals}f}{suffix}".replace(",", "," if "," in body else "")
 
 
 def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
     """The Markdown table or a column on most samples, and three to seven questions."""
     turns = []
-    if dice.chance(0.62):
+    if dice.chance(0.45):
         turns.append(ask_about(dice, "table", markdown(table.head, table.rows)))
     elif dice.chance(0.5):
         turns.append(_column_turn(table, dice))
@@ -161,10 +190,10 @@ def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
     first = [_cell_turn] * dice.integer(0, 2) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
     families = {
         _cell_turn: 4.0,
-        _count_turn: 1.6,
-        _list_turn: 1.8,
-        _extreme_turn: 3.6,
-        _pair_turn: 2.8,
+        _count_turn: 2.6,
+        _list_turn: 2.6,
+        _extreme_turn: 5.4,
+        _pair_turn: 4.6,
         _which_turn: 0.8,
     }
     for attempt in range(24):
@@ -187,7 +216,7 @@ def _cell_turn(table: DataTable, dice: Dice) -> Turn:
 
 
 def _count_turn(table: DataTable, dice: Dice) -> Turn:
-    if dice.chance(0.6):
+    if dice.chance(0.75):
         return ask_about(dice, "rows", str(len(table.rows)))
     return ask_about(dice, "columns", str(len(table.head)))
 
@@ -203,7 +232,7 @@ def _listing(table: DataTable, column: int) -> str:
 
 
 def _list_turn(table: DataTable, dice: Dice) -> Turn:
-    pick = dice.weighted({"head": 2, "title": 3.5, "row": 2, "column": 1, "names": 2})
+    pick = dice.weighted({"head": 4, "title": 3, "row": 1.5, "column": 1, "names": 2})
     if pick == "title" and (table.title or dice.chance(0.25)):
         return ask_about(dice, "table_title", table.title or ABSENT_ANSWER)
     if pick == "row":
@@ -252,7 +281,6 @@ def _pair_turn(table: DataTable, dice: Dice) -> Turn | None:
     column, numbers = drawn
     pair = dice.sample(numbers, 2)
     high, low = sorted(pair, key=lambda value: value[0], reverse=True)
-    listing = "; ".join(f"{name}: {cell}" for _, name, cell in pair)
     blanks = {"a": pair[0][1], "b": pair[1][1], "s": spoken(dice, table.head[column])}
     if dice.chance(0.25) and high[0] != low[0]:
         marked = starred("Highest", [number for number, _, _ in pair], [cell for _, _, cell in pair])
@@ -260,8 +288,9 @@ def _pair_turn(table: DataTable, dice: Dice) -> Turn | None:
         return ask_about(dice, "higher_of", f"{listing}\nHigher: {high[1]} ({high[2]})", **blanks)
     if low[0] < 0:
         return None
-    result = _spell(high[2], high[0] - low[0])
-    return ask_about(dice, "difference_of", f"{listing}\nDifference: {high[2]} - {low[2]} = {result}", **blanks)
+    values, names, cells = zip(*pair, strict=True)
+    answer = difference(names, values, cells, partial(_spell, high[2]))
+    return ask_about(dice, "difference_of", answer, **blanks)
 
 
 def _which_turn(table: DataTable, dice: Dice) -> Turn | None:
@@ -328,7 +357,7 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
         sides = [round(em * dice.uniform(0.3, 1.6)) for _ in range(4)]
         size = (int(np.ceil(width)) + sides[0] + sides[2], int(np.ceil(height)) + sides[1] + sides[3])
         fits = em * view_scale(*size) >= _SMALLEST_EM and size[0] * size[1] <= MAX_TILES * (TILE * 2) ** 2
-        if fits and len(markdown(table.head, table.rows)) <= _BUDGET:
+        if fits and len(markdown(table.head, table.rows)) <= _BUDGET - 120:
             break
         most = max(0.2, most * 0.9)
     canvas = Image.new("RGB", size, style.paper) if style.coloured else Image.new("L", size, 255)

@@ -66,9 +66,10 @@ class Page:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Width and height that the operations take, from (0, 0)."""
-        right = [op.x + op.pen.width(op.text) for op in self.texts] + [op.box[2] for op in self.shapes]
-        bottom = [op.baseline + op.pen.descent for op in self.texts] + [op.box[3] for op in self.shapes]
+        """Width and height that the operations take, from (0, 0); shapes of the kind "bleed" take none."""
+        boxes = [op.box for op in self.shapes if op.kind != "bleed"]
+        right = [op.x + op.pen.width(op.text) for op in self.texts] + [box[2] for box in boxes]
+        bottom = [op.baseline + op.pen.descent for op in self.texts] + [box[3] for box in boxes]
         return max(right, default=1.0), max([*bottom, self.top], default=1.0)
 
     def rows(self) -> list[str]:
@@ -121,7 +122,7 @@ def _draw_shape(
                 painter.line((x, y0, min(x + step, x1), y0), fill=ink, width=shape.width)
         case "frame":
             painter.rectangle(box, outline=ink, width=shape.width)
-        case "fill":
+        case "fill" | "bleed":
             painter.rectangle(box, fill=ink)
         case "round":
             painter.rounded_rectangle(box, radius, fill=ink)

@@ -1,93 +1,14 @@
 """Screens: an app's bar, settings, lists, chats, dialogs and terminals."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from mm.synthetic.draft import Draft, Job
 from mm.synthetic.field_rows import CheckRow, FieldRows, Framed
 from mm.synthetic.fields import make_fields
-from mm.synthetic.fonts import Colour, Pen
-from mm.synthetic.layout import Columns, Element, Ends, Gap, Grid, Line, Rule, next_baseline
+from mm.synthetic.layout import Columns, Element, Ends, Gap, Grid, Line, Rule
 from mm.synthetic.money import date_text, time_text
-from mm.synthetic.page import Page
 from mm.synthetic.questions import ask, spoken
 from mm.synthetic.sample import Turn
-from mm.synthetic.style import Style
+from mm.synthetic.screen_parts import SIGNS, Bubble, Buttons, Panel, Signed, title_bar
 from mm.synthetic.texts import snippet
-
-
-@dataclass(frozen=True)
-class Buttons:
-    """A row of buttons, filled or framed."""
-
-    names: Sequence[str]
-    filled: int  # index of the filled one
-    ink: Colour  # text of the filled one
-
-    def natural_width(self, style: Style) -> float:
-        return sum(style.pen().width(name) + 2.6 * style.em for name in self.names)
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        pen, top = style.pen(), page.top + 0.3 * style.em
-        page.top = top + 0.2 * style.em
-        baseline = next_baseline(page, style, pen)
-        page.top += 0.2 * style.em
-        x += (width - self.natural_width(style)) / 2
-        for index, name in enumerate(self.names):
-            right = x + pen.width(name) + 1.6 * style.em
-            filled = index == self.filled
-            page.shape("round" if filled else "round_frame", (x, top, right, page.top), style.accent, 1)
-            page.text(x + 0.8 * style.em, baseline, name, pen, self.ink if filled else style.ink)
-            x = right + style.em
-        page.top += 0.3 * style.em
-
-
-@dataclass(frozen=True)
-class TitleBar:
-    """The top of a window: its title, and three round buttons at one end."""
-
-    title: str
-    side: str  # of the buttons: left or right
-    pen: Pen
-
-    def natural_width(self, style: Style) -> float:
-        return self.pen.width(self.title) + 5 * style.em
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        top = page.top
-        baseline = next_baseline(page, style, self.pen)
-        page.top += 0.2 * style.em
-        page.shape("fill", (x, top, x + width, page.top), style.panel)
-        size, middle = 0.5 * style.em, (top + page.top) / 2
-        start = x + 0.4 * style.em if self.side == "left" else x + width - 3.1 * style.em
-        for index in range(3):
-            left = start + index * 0.9 * style.em
-            page.shape("ellipse", (left, middle - size / 2, left + size, middle + size / 2), style.accent)
-        shift = 3.6 * style.em if self.side == "left" else 0.5 * style.em
-        page.text(x + shift, baseline, self.title, self.pen, style.ink)
-        page.top += 0.3 * style.em
-
-
-@dataclass(frozen=True)
-class Bubble:
-    """A message of a chat at the left or the right."""
-
-    rows: Sequence[str]
-    right: bool
-
-    def natural_width(self, style: Style) -> float:
-        return max(style.pen().width(row) for row in self.rows) + 3 * style.em
-
-    def place(self, page: Page, style: Style, x: float, width: float) -> None:
-        inner = max(style.pen().width(row) for row in self.rows) + style.em
-        left = x + width - inner if self.right else x
-        top = page.top + 0.2 * style.em
-        page.top = top + 0.2 * style.em
-        for row in self.rows:
-            page.text(left + 0.5 * style.em, next_baseline(page, style, style.pen()), row, style.pen(), style.ink)
-        page.top += 0.3 * style.em
-        page.shape("round", (left, top, left + inner, page.top), style.panel)
-        page.top += 0.3 * style.em
 
 
 def screen(job: Job) -> Draft:
@@ -103,11 +24,13 @@ def screen(job: Job) -> Draft:
         kind = "list"
     if kind not in {"terminal", "window"} and left > 3 and dice.chance(0.8):
         title = job.words.entry(dice, "menu") if dice.chance(0.6) else job.words.title(dice, dice.integer(1, 2))
-        bar = style.accent if style.coloured and not style.dark and dice.chance(0.6) else None
-        align = dice.pick(["left", "center"])
-        elements.append(
-            Line(title, style.pen("head", dice.uniform(1.0, 1.4)), align, style.paper if bar else None, bar)
-        )
+        if dice.chance(0.55) and job.budget.columns >= len(title) + 8:
+            elements.append(title_bar(job, title, bleeds=True))
+        else:
+            bar = style.accent if style.coloured and not style.dark and dice.chance(0.6) else None
+            align = dice.pick(["left", "center"])
+            pen = style.pen("head", dice.uniform(1.0, 1.4))
+            elements.append(Line(title, pen, align, style.paper if bar else None, bar))
         elements.append(Gap(0.4))
         turns.append(ask(dice, "title", title))
         fields["title"] = title
@@ -120,9 +43,11 @@ def screen(job: Job) -> Draft:
 def _settings(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
     dice, style = job.dice, job.style
     elements: list[Element] = []
-    ruled = dice.chance(0.5)
+    boxed = dice.chance(0.3)
+    ruled = not boxed and dice.chance(0.6)
     for field in make_fields(job, max(1, min(left, dice.integer(2, 9))), max(8, job.budget.columns // 2 - 1)):
-        elements.append(Ends(field.label, field.value, style.pen(), style.pen()))
+        row = Ends(field.label, field.value, style.pen(), style.pen())
+        elements.append(Panel(row) if boxed else row)
         if ruled:
             elements.append(Rule("line", style.pen()))
         fields[field.label] = field.value
@@ -134,11 +59,12 @@ def _list(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> lis
     """Entries with a second line in smaller or paler print."""
     dice, style, words = job.dice, job.style, job.words
     elements: list[Element] = []
-    timed = dice.chance(0.5)
+    timed, signed, sign, filled = dice.chance(0.5), dice.chance(0.3), dice.pick(SIGNS), dice.chance(0.5)
     for _ in range(max(1, min((left + 1) // 2, dice.integer(2, 6)))):
         name = words.person(dice)
         when = time_text(dice) if timed else ""
-        elements.append(Ends(name, when, style.pen("bold"), style.pen()))
+        row = Ends(name, when, style.pen("bold"), style.pen())
+        elements.append(Signed(row, sign, filled) if signed else row)
         elements.append(Line(snippet(job, max(4, job.budget.columns - 2)), style.pen(), ink=style.soft))
         elements.append(Gap(dice.uniform(0.2, 0.6)))
         if when and name not in fields:
@@ -160,12 +86,21 @@ def _dialog(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> l
 
 
 def _chat(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:
-    dice = job.dice
+    dice, style = job.dice, job.style
+    timed = dice.chance(0.5)
     bubbles: list[Element] = []
-    while left > 0 and len(bubbles) < 7:
+    while left > 0 and len(bubbles) < 10:
         rows = [snippet(job, max(4, int(job.budget.columns * 0.7))) for _ in range(min(left, dice.integer(1, 2)))]
-        bubbles.append(Bubble(rows, dice.chance(0.5)))
+        right = dice.chance(0.5)
+        bubbles.append(Bubble(rows, right))
         left -= len(rows) + 1
+        if timed and left > 0 and dice.chance(0.7):
+            stamp = dice.pick(
+                [time_text(dice), time_text(dice), f"{time_text(dice)} {dice.pick(['seen', 'sent', 'read'])}"]
+            )
+            align = "right" if right else "left"
+            bubbles.append(Line(stamp, style.pen(), align, dice.pick([style.soft, style.ink])))
+            left -= 1
     return bubbles or [Line(snippet(job, job.budget.columns), job.style.pen())]
 
 
@@ -190,7 +125,8 @@ def _menu(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> lis
     """A list of entries, some with a box to tick."""
     dice, words, style = job.dice, job.words, job.style
     names = dice.sample(words.lists["menu"], max(1, min(left, dice.integer(2, 9))))
-    ticked = dice.chance(0.3)
+    ticked, signed, mixed = dice.chance(0.3), dice.chance(0.35), dice.chance(0.4)
+    sign, filled = dice.pick(SIGNS), dice.chance(0.5)
     elements: list[Element] = []
     for name in names:
         if ticked:
@@ -199,7 +135,8 @@ def _menu(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> lis
             if dice.chance(0.3):
                 turns.append(ask(dice, "checked", "Yes" if on else "No", label=name))
         else:
-            elements.append(Line(name, style.pen()))
+            row = Line(name, style.pen())
+            elements.append(Signed(row, dice.pick(SIGNS) if mixed else sign, filled) if signed else row)
         elements.append(Gap(dice.pick([0.0, 0.3])))
     return elements
 
@@ -210,7 +147,7 @@ def _window(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> l
     title = words.title(dice, dice.integer(1, 2)) + dice.pick(["", f".{dice.pick(['txt', 'pdf', 'csv', 'docx'])}"])
     if dice.chance(0.3):
         title += f" - {words.entry(dice, 'menu')}"
-    elements: list[Element] = [TitleBar(title, dice.pick(["left", "right"]), style.pen("head"))]
+    elements: list[Element] = [title_bar(job, title, bleeds=False)]
     turns.append(ask(dice, "title", title))
     fields["title"] = title
     across = max(2, min(5, job.budget.columns // 10))
@@ -248,8 +185,11 @@ def _files(job: Job, count: int, turns: list[Turn], fields: dict[str, str]) -> E
     heads = ["Name", "Size", *(["Modified"] if dated else [])]
     headed, pen = dice.chance(0.7), style.pen()
     table = [heads, *rows] if headed else rows
-    return Grid(table, "lr" + ("l" if dated else ""), [pen] * len(table), 0, dice.uniform(0.8, 1.5),
+    grid = Grid(table, "lr" + ("l" if dated else ""), [pen] * len(table), 0, dice.uniform(0.8, 1.5),
                 lines=dice.pick(["", "head", "rows"]) if headed else "")  # fmt: skip
+    if dice.chance(0.5):
+        return grid
+    return Signed(grid, dice.pick(SIGNS), dice.chance(0.5), len(table), int(headed))
 
 
 def _inputs(job: Job, left: int, turns: list[Turn], fields: dict[str, str]) -> list[Element]:

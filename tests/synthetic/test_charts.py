@@ -6,23 +6,34 @@ import numpy as np
 import pytest
 
 from mm.errors import OptionError
+from mm.evaluation import held_out_charts_questions, held_out_data_tables
 from mm.synthetic import charts, data_tables
 from mm.synthetic.chart_axes import NoRoomError, ValueAxis, make_axis, typeset
 from mm.synthetic.chart_canvas import Canvas
-from mm.synthetic.chart_data import ChartData
+from mm.synthetic.chart_data import ChartData, draw_labels
 from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
 from mm.synthetic.chart_plan import PlotPlan
 from mm.synthetic.chart_plots import draw_axes_chart
-from mm.synthetic.chart_questions import TABLE_PROMPT, final_answer, markdown, phrases, starred
+from mm.synthetic.chart_questions import (
+    TABLE_PROMPT,
+    difference,
+    final_answer,
+    markdown,
+    phrases,
+    starred,
+    subtraction,
+)
 from mm.synthetic.chart_styles import colour_name, contrast, draw_look
 from mm.synthetic.charts import read_values
 from mm.synthetic.data_grid import DataGrid, draw_grid_look
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import FontSet
 from mm.synthetic.layout import build_page
+from mm.synthetic.phrases import expand, parse_phrase
 from mm.synthetic.render import RENDERERS, render
 from mm.synthetic.sample import ABSENT_ANSWER, Sample
 from mm.synthetic.style import draw_style
+from mm.synthetic.words import lexicon
 
 CHARTS = [*charts.KINDS, *data_tables.KINDS]
 
@@ -81,7 +92,7 @@ def test_answers_agree_with_the_table(kind: str, fonts: FontSet) -> None:
                 assert int(turn.answer) == len(rows) - 1
             elif turn.question in (*phrases()["labels"], *phrases()["slice_labels"]):
                 assert turn.answer.split(", ") == [name for name in rows if name]
-            elif len(lines) == 2 and lines[1].startswith(("Highest", "Lowest", "Higher", "Difference")):
+            elif len(lines) > 1 and lines[-1].startswith(("Highest", "Lowest", "Higher", "Difference")):
                 listing = lines[0].replace("*", "")
                 assert all(part.split(": ")[-1].split(" / ")[0] in cells for part in listing.split("; ")), turn
                 seen += 1
@@ -93,17 +104,16 @@ def test_conclusions_follow_from_their_listing(kind: str, fonts: FontSet) -> Non
     seen = {"Highest": 0, "Lowest": 0, "Difference": 0}
     for sample in samples(kind, fonts, 150):
         for turn in sample.turns:
-            listing, _, last = turn.answer.partition("\n")
+            listing, *_, last = turn.answer.split("\n") if "\n" in turn.answer else ("", "")
             word = last.partition(": ")[0]
             if word not in ("Highest", "Lowest", "Higher", "Difference"):
                 continue
             parts = [part.rpartition(": ") for part in listing.split("; ")]
             shown = [cell for _, _, text in parts for cell in text.split(" / ")]
             numbers = [number(cell.removesuffix("*")) for cell in shown]
-            if word != "Difference":
-                beats = [n for n in numbers if word != "Lowest"] or [-n for n in numbers]
-                best = [index for index, n in enumerate(beats) if all(n > other for other in beats[:index])]
-                assert [index for index, cell in enumerate(shown) if cell.endswith("*")] == best, turn
+            beats = [n for n in numbers if word != "Lowest"] or [-n for n in numbers]
+            best = [index for index, n in enumerate(beats) if all(n > other for other in beats[:index])]
+            assert [index for index, cell in enumerate(shown) if cell.endswith("*")] == best, turn
             if word == "Difference":
                 assert number(final_answer(turn.answer)) == pytest.approx(max(numbers) - min(numbers), abs=1e-6), turn
             else:
@@ -221,6 +231,7 @@ def test_final_answer() -> None:
     assert starred("Highest", [12, 30, 7, 30], ["12", "30", "7", "30"]) == ["12*", "30*", "7", "30"]
     assert starred("Lowest", [12, 30, 7], ["12", "30", "7"]) == ["12*", "30", "7*"]
     assert final_answer("Tea: 12; Milk: 30\nDifference: 30 - 12 = 18") == "18"
+    assert final_answer("Tea: 12*; Milk: 30*\n30 - 12: 0-2=8'3-1=1\nDifference: 18") == "18"
     assert final_answer("42") == "42"
 
 
@@ -353,7 +364,7 @@ def test_every_cell_of_a_table_is_printed_and_asked_as_printed(fonts: FontSet) -
         for name, cells in rows.get("t", {}).items():
             for head, cell in zip(rows["t"][""][1:], cells if name else [], strict=False):
                 assert sample.fields[f"{head} of {name}"] in (cell, ""), (name, head)
-    assert blank > 5
+    assert blank > 2
 
 
 def test_differences_of_cells_are_spelled_like_the_cells() -> None:
@@ -362,8 +373,8 @@ def test_differences_of_cells_are_spelled_like_the_cells() -> None:
     for seed in range(200):
         turn = data_tables._pair_turn(plain, Dice(np.random.default_rng(seed)))
         if turn is not None and "Difference" in turn.answer:
-            spelled.add(turn.answer.splitlines()[1])
-    assert spelled == {"Difference: $1,250.50 - $0.75 = $1,249.75"}
+            spelled.add(turn.answer.splitlines()[-1])
+    assert spelled == {"Difference: $1,249.75"}
 
 
 def test_looks_of_tables_keep_their_cells(fonts: FontSet) -> None:
@@ -392,3 +403,60 @@ def test_units_in_letters_are_part_of_printed_numbers_only(fonts: FontSet) -> No
             for turn in sample.turns:
                 if re.fullmatch(r"-?[\d.,]+ ?(k|K|M|kg|km|s|ms)", turn.answer):
                     assert turn.answer in sample.text, turn
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "steps"),
+    [
+        ("30", "12", "0-2=8'3-1=1"),
+        ("€204,581", "€195,101", "1-1=0 8-0=8 5-1=4 4-5=9'0-9=0'2-1=0"),
+        ("6", "0.4", "0-4=6'6-0=5"),
+        ("12.50 km", "3.75 km", "0-5=5'5-7=7'2-3=8'1-0=0"),
+        ("7", "7", "7-7=0"),
+    ],
+)
+def test_a_subtraction_is_worked_out_digit_by_digit(high: str, low: str, steps: str) -> None:
+    assert subtraction(high, low) == f"{high} - {low}: {steps}"
+
+
+def test_the_digits_of_a_difference_are_those_of_its_result(fonts: FontSet) -> None:
+    seen = 0
+    for kind in ("bar", "data_table"):
+        for sample in samples(kind, fonts, 50):
+            for lines in (turn.answer.split("\n") for turn in sample.turns):
+                if len(lines) == 3 and lines[2].startswith("Difference: "):
+                    digits = "".join(re.findall(r"=(\d)", lines[1]))[::-1]
+                    assert digits.lstrip("0") == re.sub(r"\D", "", final_answer("\n".join(lines))).lstrip("0"), lines
+                    seen += 1
+    assert seen > 12
+
+
+def test_a_difference_with_a_number_below_zero_has_no_digits() -> None:
+    answer = difference(("Tea", "Milk"), (12.0, -5.0), ("12", "-5"), lambda result, _: f"{result:g}")
+    assert answer == "Tea: 12*; Milk: -5\nDifference: 17"
+
+
+@pytest.mark.parametrize("kind", ["quarter", "series", "spans", "times", "month", "year"])
+def test_labels_that_differ_in_their_number_are_different(kind: str) -> None:
+    dice = Dice(np.random.default_rng(5))
+    for _ in range(300):
+        count = dice.integer(2, 12)
+        labels = draw_labels(dice, lexicon("train"), kind, count, 14)
+        assert len({label.lower() for label in labels}) == count
+        assert not any(mark in label for label in labels for mark in (", ", ";", ": ")), labels
+
+
+def test_no_wording_is_one_of_the_evaluation() -> None:
+    """Only the first wording of each skill, which users are told to type, is trained."""
+    held: set[str] = set()
+    for wordings in (held_out_charts_questions._WORDINGS, held_out_data_tables._WORDINGS):
+        for skill, (first, *others) in wordings.items():
+            held |= {re.sub(r"{\w+}", "*", text).lower() for text in ([first] if skill == "absent" else []) + others}
+    dice = Dice(np.random.default_rng(3))
+    for name, texts in phrases().items():
+        for phrase in texts:
+            parsed = parse_phrase(phrase) if name.endswith("+") else (phrase,)
+            for text in {expand(dice, parsed, "page") for _ in range(120 if name.endswith("+") else 1)}:
+                for mark in ("bar", "slice", "point"):
+                    plain = re.sub(r"{\w+}", "*", text.replace("{mark}", mark)).lower()
+                    assert plain not in held, (name, text)
