@@ -343,8 +343,8 @@ def _by_expert(x: Tensor, joint: Tensor, down: Tensor, chosen: Tensor, weights: 
         PADDED=padded, BLOCK_B=block, BLOCK_N=32, BLOCK_I=_dot_block(inner), num_warps=4, num_stages=4,
     )  # fmt: skip
     _mix[(triton.cdiv(width, 1024), rows)](
-        output, weights, out if extra is None else extra, out, width,
-        PER_TOKEN=per_token, EXTRA=extra is not None, BLOCK=1024, num_warps=4,
+        output, chosen, weights, out if extra is None else extra, out, width,
+        PER_TOKEN=per_token, SORTED=False, EXTRA=extra is not None, BLOCK=1024, num_warps=4,
     )  # fmt: skip
     return out
 
@@ -414,19 +414,50 @@ def _down_expert(
 
 
 @triton.jit
-def _mix(output, weights, extra, out, width, PER_TOKEN: tl.constexpr, EXTRA: tl.constexpr, BLOCK: tl.constexpr):
+def _mix(
+    output, places, weights, extra, out, width,
+    PER_TOKEN: tl.constexpr, SORTED: tl.constexpr, EXTRA: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(1)
     n = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     kind = out.dtype.element_ty
     mixed = tl.zeros((BLOCK,), tl.float32)
     for place in range(PER_TOKEN):
         pair = row * PER_TOKEN + place
-        mixed += tl.load(output + pair * width + n, mask=n < width, other=0.0).to(tl.float32) * tl.load(weights + pair)
+        source = pair
+        if SORTED:
+            source = tl.load(places + pair)
+        value = tl.load(output + source * width + n, mask=n < width, other=0.0).to(tl.float32)
+        mixed += value * tl.load(weights + pair)
     result = mixed.to(kind)
     if EXTRA:
         more = tl.load(extra + row * width + n, mask=n < width, other=0.0).to(tl.float32)
         result = (result.to(tl.float32) + more).to(kind)
     tl.store(out + row * width + n, result, mask=n < width)
+
+
+def combine_plain(output: Tensor, places: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
+    """The weighted sum of what the experts of each token gave, from rows in another order.
+
+    Args:
+        output: (B * K, D).
+        places: (B, K) int64, the row of each pair of a token and an expert.
+        weights: (B, K) float32.
+        extra: (B, D) on top, or None.
+    """
+    mixed = (output[places].float() * weights.unsqueeze(-1)).sum(dim=1).to(output.dtype)
+    return mixed if extra is None else mixed + extra
+
+
+def combine(output: Tensor, places: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
+    """``combine_plain`` in one kernel."""
+    (rows, per_token), width = places.shape, output.shape[1]
+    out = torch.empty(rows, width, device=output.device, dtype=output.dtype)
+    _mix[(triton.cdiv(width, 1024), rows)](
+        output, places, weights, out if extra is None else extra, out, width,
+        PER_TOKEN=per_token, SORTED=True, EXTRA=extra is not None, BLOCK=1024, num_warps=4,
+    )  # fmt: skip
+    return out
 
 
 # Attention of one token

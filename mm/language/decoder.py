@@ -26,7 +26,7 @@ class DecodePath(Protocol):
         ...
 
     def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
-        """(B, 1, D) -> (B, 1, D) hidden states after the final norm."""
+        """(B, T, D) -> (B, T, D) hidden states after the final norm."""
         ...
 
 

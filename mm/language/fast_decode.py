@@ -1,9 +1,10 @@
-"""A decode step of a whole decoder with the kernels of ``mm.language.decode_kernels``: the function of the modules.
+"""A whole decoder with the kernels of ``mm.language.decode_kernels``: the function of the modules.
 
 The modules of ``mm.language`` are the plain path: what every other device runs, what trains, and what this is checked
 against. Here the same weights are gone through in another order of launches: residual and norm together, one product
 for queries, keys and values, rotation and cache in one kernel, attention that reads as many slots as a row has, experts
-without sorting. Written for one token in each row; decoders or steps that do not fit take the plain path.
+without sorting. Of a prompt, attention is the modules' own, and experts are sorted as there. Decoders or steps that do
+not fit take the plain path.
 
 Letters: see ``mm.language.decode_kernels``.
 """
@@ -21,13 +22,13 @@ from mm.language.decoder import Decoder, DecoderLayer
 from mm.language.joint import Joint
 from mm.language.latent_attention import LatentAttention
 from mm.language.layers import GatedMLP
-from mm.language.moe import Experts, MoE
+from mm.language.moe import Experts, MoE, by_expert, grouped_is_static
 
 DOT = 16  # the matrix units' smallest side
 
 
 class FastDecode:
-    """The step of one decoder; put to use by ``mm.transforms.kernels``.
+    """The steps of one decoder; put to use by ``mm.transforms.kernels``.
 
     Args:
         decoder: fused (``mm.transforms.fuse``).
@@ -62,21 +63,32 @@ class FastDecode:
         return None
 
     def takes(self, embeds: Tensor, step: Step) -> bool:
-        """Whether this is a decode step of so few rows that the kernels are made for it, on weights that are where they
-        were."""
-        if embeds.shape[1] != 1 or step.fresh or embeds.shape[0] > kernels.MAX_GROUPED_ROWS:
+        """Whether the kernels are made for this step, and the weights are where they were."""
+        if (
+            embeds.requires_grad
+            or embeds.shape[0] * embeds.shape[1] > kernels.MAX_GROUPED_ROWS
+            and not self._sorts(embeds)
+        ):
             return False
         joined = all(joint is not None and joint.is_intact for joint in self._joints)
         return joined and all(experts.is_joint for experts in self._experts)
 
+    def _sorts(self, embeds: Tensor) -> bool:
+        """Whether the product of sorted tokens and experts runs without waiting for the host."""
+        if not self._experts or embeds.device.type == "cpu":
+            return True
+        return grouped_is_static(embeds.device, embeds.dtype)
+
     def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
-        """(B, 1, D) -> (B, 1, D) hidden states after the final norm."""
-        x, delta = self.run(range(len(self._layers)), embeds[:, 0].contiguous(), step, cache)
-        return kernels.add_norm(x, delta, self._norm.weight, self._norm.eps)[1].unsqueeze(1)
+        """(B, T, D) -> (B, T, D) hidden states after the final norm."""
+        x, delta = self.run(range(len(self._layers)), embeds.flatten(0, 1), step, cache)
+        return kernels.add_norm(x, delta, self._norm.weight, self._norm.eps)[1].view_as(embeds)
 
     def run(self, layers: Iterable[int], x: Tensor, step: Step, cache: StaticCache) -> tuple[Tensor, Tensor | None]:
-        """Some layers on (B, D): the residual stream, and what is still to be added to it."""
+        """Some layers on (B * T, D): the residual stream, and what is still to be added to it."""
         delta = None
+        rows, tokens = step.positions.shape
+        decodes = tokens == 1 and not step.fresh
         positions = step.positions[:, 0].contiguous()
         cos, sin = (table[:, 0, 0].contiguous() for table in (step.cos, step.sin))  # (B, R)
         for index in layers:
@@ -84,7 +96,9 @@ class FastDecode:
             norm = layer.input_layernorm
             x, h = kernels.add_norm(x, delta, norm.weight, norm.eps)
             attention = layer.self_attn
-            if isinstance(attention, LatentAttention):
+            if not decodes:
+                delta = attention(h.unflatten(0, (rows, tokens)), step, stored).flatten(0, 1)
+            elif isinstance(attention, LatentAttention):
                 delta = self._latent(attention, h, step, stored, positions, cos, sin)
             else:
                 delta = self._attention(attention, h, step, stored, positions, cos, sin)
@@ -165,7 +179,14 @@ class FastDecode:
         )
         assert experts.joint is not None
         shared = self._mlp(moe.shared_experts, h) if hasattr(moe, "shared_experts") else None
-        return kernels.experts(h, experts.joint, experts.down_proj, chosen, weights, shared)
+        if len(h) <= kernels.MAX_GROUPED_ROWS:
+            return kernels.experts(h, experts.joint, experts.down_proj, chosen, weights, shared)
+        order, ends = by_expert(chosen, len(experts.joint))
+        rows = h[order // chosen.shape[1]]  # (B * K, D), expert after expert
+        hidden = kernels.silu_mul(F.grouped_mm(rows, experts.joint.transpose(1, 2), offs=ends))
+        output = F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends)
+        places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+        return kernels.combine(output, places.view_as(chosen), weights, shared)
 
     def _joint(self, joint: Joint | None, h: Tensor) -> Tensor:
         assert joint is not None

@@ -78,6 +78,13 @@ def _count(indices: Tensor, num_experts: int) -> Tensor:
     return (indices.flatten().unsqueeze(1) == experts).sum(dim=0)
 
 
+def by_expert(indices: Tensor, num_experts: int) -> tuple[Tensor, Tensor]:
+    """Expert indices (M, K) -> the order (M * K,) int64 that sorts the pairs by expert, and where each expert's pairs
+    end, (E,) int32."""
+    order = indices.flatten().argsort(stable=True)
+    return order, _count(indices, num_experts).cumsum(0).to(torch.int32)
+
+
 def _check_sizes(width: int, inner: int, dtype: torch.dtype) -> None:
     """Refuse rows that the grouped product cannot take in ``dtype``."""
     multiple = GROUPED_BYTES // dtype.itemsize
@@ -174,8 +181,7 @@ class Experts(nn.Module):
     def grouped(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Tokens sorted by expert, one grouped product per projection; experts without tokens are not read."""
         _check_sizes(x.shape[-1], self.gate_proj.shape[1], x.dtype)
-        order = indices.flatten().argsort(stable=True)  # (M * K,)
-        ends = _count(indices, self.gate_proj.shape[0]).cumsum(0).to(torch.int32)  # (E,)
+        order, ends = by_expert(indices, self.gate_proj.shape[0])
         rows = x[order // indices.shape[1]]  # (M * K, D)
         if self.joint is not None and self.is_joint:
             gate, up = F.grouped_mm(rows, self.joint.transpose(1, 2), offs=ends).chunk(2, dim=-1)

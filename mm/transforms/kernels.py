@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Largest relative difference of a layer's result that rounding explains, by type.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
-CHECKED_ROWS = (1, 3, 8)  # one for each set of kernels
+CHECKED_SIZES = ((1, 1), (3, 1), (8, 1), (2, 40))  # rows and tokens: one for each set of kernels
 CHECKED_SLOTS = 64
 
 
@@ -41,7 +41,7 @@ def use_kernels(decoder: Decoder) -> str | None:
         return reason
     path = FastDecode(decoder)
     try:
-        worst = max(deviation(decoder, path, rows) for rows in CHECKED_ROWS)
+        worst = max(deviation(decoder, path, *size) for size in CHECKED_SIZES)
     except Exception as error:  # whatever a compiler or a driver says: the modules do the work
         worst, reason = 0.0, f"they do not run here ({type(error).__name__}: {error})"
     if worst > TOLERANCE[weight.dtype]:
@@ -54,7 +54,7 @@ def use_kernels(decoder: Decoder) -> str | None:
 
 
 @torch.inference_mode()
-def deviation(decoder: Decoder, path: "FastDecode", rows: int) -> float:
+def deviation(decoder: Decoder, path: "FastDecode", rows: int, tokens: int = 1) -> float:
     """The relative difference of path and modules after the first and the last layer, on random numbers."""
     weight = decoder.lm_head.weight
     generator = torch.Generator().manual_seed(rows)
@@ -62,21 +62,22 @@ def deviation(decoder: Decoder, path: "FastDecode", rows: int) -> float:
     for layer in cache.layers:
         for tensor in layer.tensors:
             tensor.copy_(torch.randn(tensor.shape, generator=generator))
-    x = torch.randn(rows, 1, weight.shape[1], generator=generator).to(weight)
-    positions = torch.randint(CHECKED_SLOTS, (rows, 1), generator=generator).to(weight.device)
+    x = torch.randn(rows, tokens, weight.shape[1], generator=generator).to(weight)
+    starts = torch.randint(CHECKED_SLOTS - tokens + 1, (rows, 1), generator=generator)
+    positions = (starts + torch.arange(tokens)).to(weight.device)  # (B, T)
     step = decoder.step_at(x, positions, cache)
     if not path.takes(x, step):
         return float("inf")
     worst = 0.0
     for index in {0, len(decoder.model.layers) - 1}:
         kept = [tensor.clone() for tensor in cache.layers[index].tensors]
-        expected = (decoder.model.layers[index](x, step, cache.layers[index]) - x)[:, 0]
+        expected = (decoder.model.layers[index](x, step, cache.layers[index]) - x).flatten(0, 1)
         written = [tensor.clone() for tensor in cache.layers[index].tensors]
         for tensor, old in zip(cache.layers[index].tensors, kept, strict=True):
             tensor.copy_(old)
-        stream, delta = path.run((index,), x[:, 0].contiguous(), step, cache)
+        stream, delta = path.run((index,), x.flatten(0, 1), step, cache)
         assert delta is not None
-        pairs = [(stream + delta - x[:, 0], expected), *zip(cache.layers[index].tensors, written, strict=True)]
+        pairs = [(stream + delta - x.flatten(0, 1), expected), *zip(cache.layers[index].tensors, written, strict=True)]
         for found, right in pairs:
             difference = (found.float() - right.float()).norm() / right.float().norm()
             worst = max(worst, float("inf") if difference.isnan() else difference.item())
