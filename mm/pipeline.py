@@ -85,6 +85,8 @@ class Pipeline:
         drawing_defaults: what it draws with where a call names nothing; None: as Janus was published.
         vae: of a model that draws by flow, where its autoencoder is; see ``from_pretrained``.
         graphs: on CUDA, record decode steps as graphs and replay them; False launches each step anew.
+        bulk: only the last answer is waited for: images of several conversations are encoded together, and prompts
+            are taken in without regard to what runs (``embed_many`` of the engine).
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Pipeline:
         drawing_defaults: DrawDefaults | None = None,
         vae: str | Path | None = None,
         graphs: bool = True,
+        bulk: bool = False,
     ) -> None:
         trained = model.decoder.max_positions
         if context is not None and (isinstance(context, bool) or not isinstance(context, int) or context < 1):
@@ -133,6 +136,7 @@ class Pipeline:
             decode_threads=1 if few else None,
             version=self._embedder.version,
             release=self._embedder.views.clear,
+            embed_many=self._embedder.many if bulk else None,
             graphs=graphs,
         )
         self._preparing = Preparing(model, processor, name=name, context=self.context, needs_image=needs_image)

@@ -102,11 +102,15 @@ class PromptEmbedder:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """(T, D) embeddings of a prompt or a piece of one, images in place."""
+        return self.many([inputs])[0]
+
+    def many(self, inputs: list[Inputs]) -> list[Tensor]:
+        """(T_i, D) of each, their new views in one run of the encoder."""
         version = self.version()
         if version != self._known:
             self.views.clear()
             self._known = version
-        return self._model.embed_inputs([inputs], self.views)[0]
+        return self._model.embed_inputs(inputs, self.views)
 
     def version(self) -> object:
         """Differs after a change of the weights: where each parameter is, and torch's count of changes in place. Writes

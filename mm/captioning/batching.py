@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from mm.environment import device_memory
-from mm.pipeline import DEFAULT_MAX_NEW_TOKENS, SINGLE_THREAD_BYTES
+from mm.pipeline import SINGLE_THREAD_BYTES
 from mm.plan import Planner, Workload
+from mm.preparing import DEFAULT_MAX_NEW_TOKENS
 
 if TYPE_CHECKING:
     from mm.captioning.job import Job

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mm.captioning.job import Job
 
 READY_BYTES = 512 * 2**20  # pixels that wait for the model
+MOST_WAITING = 16  # in the queue of an accelerator's engine, which encodes the images of those that wait together
 _PAUSE_S = 0.5  # limits are looked at, and results handed over, at least so often
 
 
@@ -76,6 +77,7 @@ class LocalEngine:
                 folder=pipe.folder,
                 context=min(pipe.context, pipe.model.decoder.max_positions),
                 max_running=-(-self.batch // count),
+                bulk=pipe.model.device.type != "cpu",  # a CPU gains nothing from more than one image at a time
             )
             own.context = pipe.context  # beyond what was trained: whoever loaded it was warned
             self.pipes.append(own)
@@ -113,7 +115,8 @@ class _Answering:
         job = engine.job
         self.askers = [Asker(pipe, job.task, job.sampling, job.timeout, self.events.put) for pipe in engine.pipes]
         share = -(-engine.batch // len(self.askers))
-        self.most_asked = share + max(1, share // 4)  # of one engine, which never waits for the next one
+        waiting = max(1, share // 4) if engine.pipe.model.device.type == "cpu" else min(share, MOST_WAITING)
+        self.most_asked = share + waiting  # of one engine, which never waits for the next one
         self.waiting: dict[int, tuple[Item, Future[Prepared]]] = {}
         self.ready: list[tuple[int, Item, Prepared]] = []
         self.sweep = Sweep()

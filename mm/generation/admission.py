@@ -134,6 +134,9 @@ class Admission:
             if self.with_room(partial(self._take_slots, task)):
                 self.intake.remove(task)
                 self.prefilling = task
+                for lane in task.lanes:
+                    if lane.embeds is not None:  # computed while it waited, from the prompt's beginning
+                        lane.embeds = lane.embeds[lane.place.filled :]
                 task.number = self.statistics.begun
                 self.statistics.begun += 1
                 task.handle.reused_tokens = sum(lane.place.filled for lane in task.lanes)

@@ -29,7 +29,7 @@ from mm.generation.handle import Handle
 from mm.generation.image import ImageRow, prompt_inputs
 from mm.generation.prompt import token_keys
 from mm.generation.row import Row
-from mm.generation.scheduler import Embed, Scheduler
+from mm.generation.scheduler import Embed, EmbedMany, Scheduler
 from mm.generation.task import ChosenTask, FlowLane, FlowTask, Intake, Lane, Statistics, Task
 from mm.generation.text import GPU_PREFILL_CHUNK, PREFILL_CHUNK
 
@@ -58,6 +58,9 @@ class Engine:
             earlier is reused. None: they never change.
         release: gives up memory that only saves time; called from the engine's thread when there is none left.
         graphs: on CUDA, record decode steps as graphs and replay them (``mm.generation.graphs``).
+        embed_many: embeddings of several prompts, their images encoded together. Where given, only the last answer is
+            waited for: a step takes in prompts until its places are full, and embeds those that wait with the first
+            of them. None keeps what runs moving while a prompt is taken in.
 
     Raises:
         OptionError: a number below 1.
@@ -78,6 +81,7 @@ class Engine:
         version: Callable[[], object] | None = None,
         release: Callable[[], None] | None = None,
         graphs: bool = True,
+        embed_many: EmbedMany | None = None,
     ) -> None:
         if chunk is None:
             chunk = GPU_PREFILL_CHUNK if device.type == "cuda" else PREFILL_CHUNK
@@ -97,6 +101,7 @@ class Engine:
             version=version,
             release=release,
             graphs=graphs,
+            embed_many=embed_many,
         )
         self._worker: threading.Thread | None = None
         # The thread knows the scheduler, not the engine: when nobody has the engine any more, this ends the thread.

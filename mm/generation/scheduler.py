@@ -39,6 +39,12 @@ Embed = Callable[[Inputs], Tensor]
 """Embeddings (T, D) of a prompt or a piece of one, images in place."""
 
 
+EmbedMany = Callable[[list[Inputs]], list[Tensor]]
+"""Embeddings (T_i, D) of several prompts, their images encoded together."""
+
+VIEWS_TOGETHER = 32  # of several prompts, encoded together
+
+
 class Scheduler(Admission):
     """Runs the requests of an intake, step by step, in one thread.
 
@@ -70,6 +76,7 @@ class Scheduler(Admission):
         version: Callable[[], object] | None = None,
         release: Callable[[], None] | None = None,
         graphs: bool = True,
+        embed_many: EmbedMany | None = None,
     ) -> None:
         self.text = Side(decoder.embed, decoder.logits, num_ids=decoder.vocab_size, num_rows=num_slots, device=device)
         self.pictures: Side | None = None
@@ -92,6 +99,7 @@ class Scheduler(Admission):
         self.flow_head = flow_head
         self.decoder = decoder
         self.embed = embed
+        self.embed_many = embed_many
         self.chunk = chunk
         self.decode_threads = decode_threads
         self.runs_ahead = device.type == "cuda"
@@ -112,8 +120,7 @@ class Scheduler(Admission):
         if any(task.goes_on for task in self.choosing) or self.prefilling is None:
             self._read(before)
             before = []
-        if self.prefilling is not None:
-            self._prefill(self.prefilling)
+        self._take_prompts_in()
         if self.flowing is not None:
             self._flow(self.flowing)
         self._read(before)  # nobody waits for it but the end: the device is busy with the next prompt meanwhile
@@ -126,6 +133,15 @@ class Scheduler(Admission):
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
         self._chosen = []
         super().end_begun(error)
+
+    def _take_prompts_in(self) -> None:
+        """This step's share of prompts: of one, or (with ``embed_many``) all that find a place."""
+        while (task := self.prefilling) is not None:
+            self._prefill(task)
+            if self.embed_many is None:
+                return
+            if self.prefilling is not task:
+                self.admit(self.intake.tasks())
 
     def _decode(self) -> None:
         """Launch one more choice for all running answers, unless the choices on their way are the last ones."""
@@ -233,11 +249,15 @@ class Scheduler(Admission):
         wanted = min(most, lane.inputs.num_tokens - slot.filled)
         while lane.embeds is None or lane.embeds.shape[0] < wanted:
             done = 0 if lane.embeds is None else lane.embeds.shape[0]
+            if self.embed_many is not None and not slot.filled + done:
+                self._embed_many(lane, self.embed_many)
+                break
             piece = next_piece(lane.inputs, slot.filled + done)
             new = self.with_room(partial(self.embed, piece))
             lane.embeds = new if lane.embeds is None else torch.cat((lane.embeds, new))
-            if piece.spans and self.lanes:
+            if piece.spans and self.lanes and self.embed_many is None:
                 return 0
+        assert lane.embeds is not None
         block, row = lane.embeds[:wanted], self.slots.row(slot)
         hidden = self.with_room(partial(prefill, self.decoder, block, slot.filled, row))
         lane.embeds = lane.embeds[wanted:]
@@ -246,6 +266,23 @@ class Scheduler(Admission):
         if slot.filled == lane.inputs.num_tokens:
             lane.embeds, lane.hidden = None, hidden[-1:].clone()
         return wanted
+
+    def _embed_many(self, lane: Lane, embed: EmbedMany) -> None:
+        """The embeddings of a prompt, and of as many that wait as go through the encoder with it."""
+        lanes, views = [lane], lane.inputs.pixels.shape[0]
+        for task in self.intake.tasks():
+            for other in task.lanes:
+                views += other.inputs.pixels.shape[0]
+                if views > VIEWS_TOGETHER:
+                    break
+                if other.embeds is None:
+                    lanes.append(other)
+        try:
+            found = self.with_room(partial(embed, [each.inputs for each in lanes]))
+        except Exception:  # of any of them: each is embedded alone, and fails alone
+            lanes, found = [lane], [self.with_room(partial(self.embed, lane.inputs))]
+        for each, embeds in zip(lanes, found, strict=True):
+            each.embeds = embeds
 
     def _push(self, task: ChosenTask, token: int, score: float | None) -> None:
         if token < 0:

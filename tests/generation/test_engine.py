@@ -36,6 +36,14 @@ def run(decoder, rows, prompts, **options):
         return [handle.text for handle in handles]
 
 
+def run_one(decoder, new_row, prompt):
+    """The text of one request alone."""
+    with new_engine(decoder) as engine:
+        handle = engine.submit(prompt, new_row(prompt.input_ids))
+        handle.result()
+        return handle.text
+
+
 # One answer, and several that share a batch
 
 
@@ -228,13 +236,15 @@ def check_against_alone(decoder, new_row, requests, rows):
     return cancelled
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_any_interleaving_of_fifty_requests_gives_each_what_it_gets_alone(decoder, new_row, seed):
+@pytest.mark.parametrize(("seed", "bulk"), [(0, False), (1, False), (2, False), (3, True)])
+def test_any_interleaving_of_fifty_requests_gives_each_what_it_gets_alone(decoder, new_row, seed, bulk):
     requests, rng = arrivals(50, seed)
+    embed = Embedder(decoder)
+    many = {"embed_many": lambda prompts: list(map(embed, prompts))} if bulk else {}
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
 
     handles = []
-    with new_engine(decoder, num_slots=rng.choice([3, 8, 16]), chunk=rng.choice([16, 64])) as engine:
+    with new_engine(decoder, embed, num_slots=rng.choice([3, 8, 16]), chunk=rng.choice([16, 64]), **many) as engine:
         for (prompt, _, cancel), row in zip(requests, rows, strict=True):
             handles.append(engine.submit(prompt, row, **cancelling(cancel)))
             if rng.random() < 0.3:
@@ -452,6 +462,41 @@ def test_an_image_that_cannot_be_embedded_fails_alone(decoder, new_row):
         with pytest.raises(BrokenError, match="no such picture"):
             bad.result()
         assert good.result().tokens == plain_greedy(decoder, PROMPTS[0], 16)
+
+
+def test_in_bulk_images_of_several_prompts_are_embedded_together(decoder, new_row):
+    embed, groups = Embedder(decoder), []
+
+    def many(prompts):
+        groups.append(len(prompts))
+        return list(map(embed, prompts))
+
+    prompts = [picture_inputs([9, IMAGE_ID, 3], [0.1 * number]) for number in range(6)]
+    started = threading.Event()
+    with new_engine(decoder, embed, num_slots=2, embed_many=many) as engine:
+        first = engine.submit(text_inputs([1, 2, 3]), new_row([1, 2, 3]), on_piece=lambda _: started.wait(5))
+        handles = [engine.submit(prompt, new_row(prompt.input_ids)) for prompt in prompts]
+        started.set()
+        texts = [handle.result() and handle.text for handle in [first, *handles]]
+    assert max(groups) > 1 and embed.calls == 7
+    assert texts == [run_one(decoder, new_row, prompt) for prompt in [text_inputs([1, 2, 3]), *prompts]]
+
+
+def test_in_bulk_an_image_that_cannot_be_embedded_fails_alone(decoder, new_row):
+    embed = Embedder(decoder)
+
+    def embed_or_fail(prompt):
+        if prompt.pixels.shape[0] and prompt.pixels.mean() > 0.9:
+            raise ValueError("too bright")
+        return embed(prompt)
+
+    prompts = [picture_inputs([9, IMAGE_ID, 3], [brightness]) for brightness in (0.1, 1.0, 0.2)]
+    with new_engine(decoder, embed_or_fail, embed_many=lambda many: list(map(embed_or_fail, many))) as engine:
+        handles = [engine.submit(prompt, new_row(prompt.input_ids)) for prompt in prompts]
+        with pytest.raises(ValueError, match="too bright"):
+            handles[1].result()
+        texts = [handles[index].result() and handles[index].text for index in (0, 2)]
+    assert texts == [run_one(decoder, new_row, prompts[index]) for index in (0, 2)]
 
 
 def test_a_request_too_long_for_the_memory_is_refused_and_the_next_one_runs(engine, decoder, new_row):
