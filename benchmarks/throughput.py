@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -27,35 +28,25 @@ from typing import Any
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.random_model import random_model
 from mm import Pipeline
 from mm.chat import user_message
+from mm.config import HybridVisionConfig, VisionConfig
 from mm.contracts import Inputs
 from mm.devices import resolve_device, resolve_dtype
-from mm.families.table import build_model, load_config
 from mm.generation.engine import Engine
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
 from mm.hub import find_config
 from mm.images import open_image
 from mm.language.moe import Experts
-from mm.model import VisionLanguageModel
 from mm.plan import Planner
 from mm.processing.base import Processor
+from mm.transforms.optimize import optimize
 
 RECEIPT = Path(__file__).parent.parent / "examples" / "receipt.png"
-
-
-def random_model(folder: Path, device: torch.device, dtype: torch.dtype) -> VisionLanguageModel:
-    """The sizes of a model's config, weights drawn on the device: N(0, 0.02), norms 1, biases 0."""
-    model = build_model(load_config(folder)).to(dtype).to_empty(device=device)
-    generator = torch.Generator(device).manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.02, generator=generator)
-            else:
-                parameter.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
-    return model.eval().requires_grad_(False)
 
 
 def pictures(processor: Processor, count: int, first: int, max_tiles: int) -> list[Inputs]:
@@ -147,6 +138,18 @@ class Floor:
         return self.prefill + steps * self.decode_step
 
 
+def encoder_products(planner: Planner) -> float:
+    """Products with the encoder's weights that one view passes: each weight once for every patch."""
+    config, vision = planner.config.vision, planner.model.vision
+    if isinstance(config, HybridVisionConfig):
+        towers = ((vision.high, config.high.grid), (vision.low, config.low.grid))
+    elif isinstance(config, VisionConfig):
+        towers = ((vision, config.grid),)
+    else:  # a model without eyes
+        towers = ()
+    return float(sum(p.numel() * grid**2 for tower, grid in towers for p in tower.parameters()))
+
+
 def floor_of(
     planner: Planner, dtype: torch.dtype, rates: Rates, prompts: list[Inputs], rows: int, tokens: int
 ) -> Floor:
@@ -156,7 +159,7 @@ def floor_of(
     views = sum(inputs.pixels.shape[0] for inputs in prompts)
     head = decoder.lm_head.weight.numel()  # for the last token of a prompt only
     products = ((count.activated - head) * length + head) * len(prompts)
-    products += count.vision * planner.config.vision.grid**2 * views
+    products += encoder_products(planner) * views
     routed = sum(p.numel() for part in decoder.modules() if isinstance(part, Experts) for p in part.parameters())
     weights = count.decoder - decoder.model.embed_tokens.weight.numel() - routed
     if moe is not None:
@@ -193,6 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     make: Callable[[int], list[Inputs]]
     if options.random_weights:
         model = random_model(folder, device, dtype)
+        optimize(model.decoder)
         device = model.device  # with its number
         engine = Engine(
             model.decoder, lambda inputs: model.embed_inputs([inputs])[0], device=device, num_slots=options.requests
