@@ -1,16 +1,21 @@
 """The language models that the multimodal ones grew from; config.json is read in ``text_config``."""
 
+import re
 from pathlib import Path
 
 import torch
 
+from mm.devices import resolve_device, resolve_dtype
+from mm.errors import TaskError
 from mm.families.family import Family
 from mm.families.text_config import TextConfig, parse_config
 from mm.language.decoder import Decoder, DecoderLayer
+from mm.language.prediction import Predictor
 from mm.model import Blind, VisionLanguageModel
+from mm.processing.base import read_settings
 from mm.processing.text import TextProcessor, TextSpec
 from mm.text_templates import TEXT_TEMPLATES
-from mm.weights import Dropped, KeyMap, Rename, Stack
+from mm.weights import Dropped, KeyMap, Rename, Stack, load_weights
 
 KEY_MAP = KeyMap(
     renames=(Rename("model.", "decoder.model."), Rename("lm_head.", "decoder.lm_head.")),
@@ -29,6 +34,54 @@ def key_map_of(config: TextConfig) -> KeyMap:
         rf"model\.layers\.({numbers})\..*", "multi-token prediction, which guesses further tokens and is not run"
     )
     return KeyMap(renames=KEY_MAP.renames, stacks=KEY_MAP.stacks, dropped=(*KEY_MAP.dropped, predicting))
+
+
+def predictor_map(config: TextConfig) -> KeyMap:
+    """The key map of the first layer behind the last one alone; what the model itself has is dropped."""
+    place = f"model.layers.{config.decoder.num_layers}."
+    own = {
+        "embed_tokens.": "decoder.model.embed_tokens.",
+        "shared_head.head.": "decoder.lm_head.",
+        "shared_head.norm.": "decoder.model.norm.",
+        "enorm.": "enorm.",
+        "hnorm.": "hnorm.",
+        "eh_proj.": "eh_proj.",
+        "": "decoder.model.layers.0.",
+    }
+    return KeyMap(
+        renames=tuple(Rename(place + published, model) for published, model in own.items()),
+        stacks=KEY_MAP.stacks,
+        dropped=(Dropped(rf"(?!{re.escape(place)}).*", "the model, which is loaded apart"),),
+    )
+
+
+def load_predictor(
+    folder: Path, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+) -> Predictor:
+    """The layer behind the last one of a checkpoint folder, in evaluation mode, without gradients.
+
+    Raises:
+        CheckpointError: the folder is not a complete checkpoint of a language model.
+        TaskError: it has no such layer.
+    """
+    config = parse_config(read_settings(folder / "config.json"))
+    if not config.num_predict_layers:
+        raise TaskError(
+            f"{folder} has no layer that predicts further tokens: its config.json says no num_nextn_predict_layers. "
+            "DeepSeek-V3 and R1 have one"
+        )
+    with torch.device("meta"):
+        predictor = Predictor(config.decoder)
+    place = resolve_device(device)
+    load_weights(
+        predictor,
+        folder,
+        predictor_map(config),
+        device=place,
+        dtype=resolve_dtype(dtype, place),
+        scale_block=config.scale_block,
+    )
+    return predictor.eval().requires_grad_(False)
 
 
 def build(config: TextConfig) -> VisionLanguageModel:
