@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import platform
+import socket
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterable, Sequence
@@ -186,6 +187,9 @@ def _join(address: str | None) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
+        if address is not None and "://" not in address and ":" in address:  # Ray itself would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, OSError, ValueError, RuntimeError) as error:
         raise ResourceError(

@@ -10,8 +10,8 @@ from mm.captioning import Job, Progress, run
 from tests.captioning.conftest import SHORT
 
 STORE = 80 * 2**20
-# A dead node is noticed in two seconds, not in thirty.
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+# A dead node is noticed in five seconds, not in thirty.
+QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 
 
 def main() -> None:
