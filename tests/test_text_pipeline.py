@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -176,6 +177,29 @@ def test_a_base_checkpoint_completes(folder: Callable[..., Path]) -> None:
     same_files = Pipeline.from_pretrained(folder("v3", V3, "DeepSeek-V3-Base"), device="cpu")
     with pytest.warns(UserWarning, match="DeepSeek-V3-Base is a base checkpoint, which continues text"):
         same_files.chat(None, "Hi", max_new_tokens=2)
+
+
+def test_a_base_checkpoint_that_sees_completes_text_behind_pictures(
+    golden: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Base and chat checkpoints of DeepSeek-VL are published with the same files: the name says which it is."""
+    source, target = golden("deepseek_vl_single") / "checkpoint", tmp_path / "deepseek-vl-1.3b-base"
+    shutil.copytree(source, target)
+    base = Pipeline.from_pretrained(target, device="cpu")
+    picture = Image.new("RGB", (40, 30), "red")
+    reply = base.complete("A photo of", images=picture, max_new_tokens=3)
+    tagged = base.complete("<image_placeholder>\nA photo of", images=[picture], max_new_tokens=3)
+    assert reply.token_ids == tagged.token_ids and reply.usage.image_tokens == tagged.usage.image_tokens > 0
+    text = base.processor.tokenizer.encode("\nA photo of")
+    assert reply.usage.prompt_tokens - reply.usage.image_tokens == 1 + len(text)  # the begin token, and no template
+    with pytest.warns(UserWarning, match="deepseek-vl-1.3b-base is a base checkpoint"):
+        base.chat(picture, "What?", max_new_tokens=1)
+    with pytest.raises(TaskError, match="was not trained to fill a gap between two texts"):
+        base.complete("a", suffix="b")
+    with pytest.raises(PromptError, match="a gap between two texts is filled without images"):
+        base.complete("a", suffix="b", images=picture)
+    with pytest.raises(PromptError, match="2 <image_placeholder> tags but 1 image"):
+        base.complete("<image_placeholder><image_placeholder>", images=picture)
 
 
 def run(*words: str) -> Any:
