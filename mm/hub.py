@@ -31,6 +31,7 @@ AUTOENCODER_BYTES = 4 * 83_653_863  # of its weights, which are published in flo
 _AUTOENCODER_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 
 _CONFIG_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+_FIRST = "nano-vl2"
 # How many known names a message lists.
 LISTED = 13
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -53,8 +54,9 @@ def _package_folders(*parts: str) -> dict[str, Path]:
 
 
 def bundled_models() -> dict[str, Path]:
-    """{name: folder} of the models inside the package."""
-    return _package_folders("nano")
+    """{name: folder} of the models inside the package, the one that commands take first where none is named first."""
+    folders = _package_folders("nano")
+    return {name: folders[name] for name in sorted(folders, key=lambda name: (name != _FIRST, name))}
 
 
 def published_configs() -> dict[str, Path]:
@@ -103,7 +105,8 @@ def find_config(name: str, revision: str | None = None) -> Checkpoint:
     published = published_configs().get(name)
     if published is not None and revision is None:
         return Checkpoint(name, published, "published config", None)
-    folder = _download(name, revision, ["config.json", "*processor_config.json", "tokenizer_config.json", "*.jinja"])
+    patterns = ["config.json", "generation_config.json", "*processor_config.json", "tokenizer_config.json", "*.jinja"]
+    folder = _download(name, revision, patterns)
     return Checkpoint(name, folder, "hub", folder.name)
 
 

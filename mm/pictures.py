@@ -29,6 +29,22 @@ _MOST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class DrawDefaults:
+    """What a model draws with where a caller names nothing: ``drawing`` in its folder's generation_config.json, or else
+    as Janus was published.
+
+    Raises:
+        OptionError: a value out of its range.
+    """
+
+    guidance_scale: float = 5.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        DrawOptions(guidance_scale=self.guidance_scale, temperature=self.temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Picture:
     """What one picture was drawn from and how.
 

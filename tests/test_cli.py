@@ -310,7 +310,7 @@ def test_a_broken_link_and_an_endless_name(tmp_path: Path) -> None:
 def test_models() -> None:
     lines = invoke("models").out.splitlines()
     assert lines[0] == "name\tstate"
-    assert lines[1] == "nano-vl2\tbundled"
+    assert lines[1:3] == ["nano-vl2\tbundled", "nano-janus\tbundled"]
     assert any(line.startswith("deepseek-ai/deepseek-vl2-small\t") for line in lines)
     out = invoke("models", "--verbose").out
     assert "\ndeepseek-ai/JanusFlow-1.3B: What is known" in out, "what is not known of a published model is said"

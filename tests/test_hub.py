@@ -168,7 +168,7 @@ def test_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("nano-vl3", r"no model or folder 'nano-vl3'\. Did you mean 'nano-vl2'\? Known: nano-vl2, deepseek-ai/"),
+        ("nano-vl3", r"no model or folder 'nano-vl3'\. Did you mean 'nano-vl2'\? Known: nano-vl2, nano-janus, deepseek-ai/"),
         ("deepseek-vl2-tiny", r"Did you mean 'deepseek-ai/deepseek-vl2-tiny'\?"),
         ("zzz", r"no model or folder 'zzz'\. Known: "),
         ("./nowhere", r"there is no folder '\./nowhere'\."),
@@ -195,7 +195,7 @@ def test_a_revision_belongs_to_a_hub_id(tmp_path: Path) -> None:
 
 
 def test_known_names_start_with_the_bundled_ones() -> None:
-    assert known_names()[0] == "nano-vl2"
+    assert known_names()[:2] == ["nano-vl2", "nano-janus"]
     assert "deepseek-ai/deepseek-vl2-small" in known_names()
 
 
@@ -234,7 +234,7 @@ def test_no_network_and_not_cached(tmp_path: Path) -> None:
     message = run("find_checkpoint('org/model')", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert message.startswith("CheckpointNotFoundError org/model is not (completely) in the cache ")
     assert "http://127.0.0.1:9 cannot be reached. Either check the network" in message
-    assert message.endswith("or use a bundled model: nano-vl2.")
+    assert message.endswith("or use a bundled model: nano-vl2, nano-janus.")
 
 
 def test_offline_and_not_cached(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_contents(wheel: Path) -> None:
     wanted |= {f"mm/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "apps").rglob("*.py")}
     assert inside == {name for name in wanted if "__pycache__" not in name}
     assert "mm/py.typed" in inside
-    assert "mm/nano/nano-vl2/config.json" in inside
+    assert {"mm/nano/nano-vl2/config.json", "mm/nano/nano-janus/config.json"} <= inside
     assert "mm/families/configs/deepseek-vl2-small/config.json" in inside
     licences = {name.split("/")[-1] for name in names if "/licenses/" in name}
     assert licences == {"LICENSE", "NOTICE"}

@@ -47,11 +47,21 @@ def draw(
     ] = None,
     number: Annotated[int, typer.Option("--number", "-n", metavar="N", help="Pictures.")] = 1,
     guidance_scale: Annotated[
-        float, typer.Option(metavar="W", help="How closely to follow the prompt; 1 is no guidance, and twice as fast.")
-    ] = 5.0,
+        float | None,
+        typer.Option(
+            metavar="W",
+            help="How closely to follow the prompt; 1 is no guidance, and twice as fast.",
+            show_default="the model's own: nano-janus 2, published models 5",
+        ),
+    ] = None,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="Less is less varied; 0 takes the most likely code.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            metavar="T",
+            help="Less is less varied; 0 takes the most likely code.",
+            show_default="the model's own: 1",
+        ),
+    ] = None,
     top_k: options.TopK = None,
     top_p: options.TopP = None,
     steps: Annotated[
@@ -106,14 +116,13 @@ def draw(
 
     Ctrl-C ends the run; pictures that are finished by then are written.
     """
+    chosen = {"guidance_scale": guidance_scale, "temperature": temperature}
     recipe = Recipe(
         prompt=prompt or "",
         seed=seed,
         model=model,
         revision=revision,
         negative_prompt=negative_prompt,
-        guidance_scale=guidance_scale,
-        temperature=temperature,
         top_k=top_k,
         top_p=top_p,
         steps=steps,
@@ -122,6 +131,7 @@ def draw(
         best_of=best_of,
         rerank=rerank,
         grid=grid,
+        **{name: value for name, value in chosen.items() if value is not None},
     )
     if again is not None:
         recipe = _repeated(context, again, recipe, prompt)
@@ -133,7 +143,10 @@ def draw(
     files = [target] if recipe.grid or recipe.number == 1 else _numbered(target, recipe.number)
     for file in files:
         check_target(file)
-    _check_kind(recipe, flows=check_model(recipe.model, recipe.revision))
+    flows = check_model(recipe.model, recipe.revision)
+    if again is None:
+        recipe = _with_defaults(recipe, {name for name, value in chosen.items() if value is None})
+    _check_kind(recipe, flows=flows)
     pipe = load_pipeline(recipe.model, recipe.revision, device, dtype, vae=recipe.vae)
     drawn = _draw(pipe, recipe, width, height, batch_size)
     written = _write(drawn, recipe, files)
@@ -223,6 +236,15 @@ def check_model(model: str, revision: str | None) -> bool:
     if not family.draws:
         raise cannot_draw(model)
     return bool(family.flows)
+
+
+def _with_defaults(recipe: Recipe, names: set[str]) -> Recipe:
+    """These fields, which the command line leaves open, as the model's folder says."""
+    from mm.families.table import drawing_defaults
+    from mm.hub import find_config
+
+    own = drawing_defaults(find_config(recipe.model, recipe.revision).folder)
+    return replace(recipe, **{name: getattr(own, name) for name in names})
 
 
 def _check_kind(recipe: Recipe, *, flows: bool) -> None:

@@ -33,6 +33,8 @@ def models(
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, dict):  # what it draws with
+        return ", ".join(f"{name.replace('_', ' ')} {number:g}" for name, number in value.items())
     if isinstance(value, list):  # role and image tokens
         return ", ".join(token["text"] if token["id"] is None else f"{token['text']} {token['id']}" for token in value)
     return "-" if value is None else str(value)
@@ -56,7 +58,7 @@ def _models(verbose: bool) -> list[dict[str, Any]]:
 def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mm.families.table import prompt_tokens
+    from mm.families.table import FAMILIES, drawing_defaults, load_config, prompt_tokens
     from mm.hub import find_config
     from mm.plan import Planner
 
@@ -65,12 +67,14 @@ def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]
     if found.source == "bundled":
         size = sum(path.stat().st_size for path in found.folder.iterdir())
     folder = str(found.folder) if found.source in ("bundled", "hub") else None
+    draws = FAMILIES.load(load_config(found.folder).family).draws
     notes = found.folder / "NOTES.md"
     return {
         **row,
         "parameters": Planner(found.folder).parameters().total,
         "bytes_on_disk": size,
         "folder": folder,
+        "drawing": asdict(drawing_defaults(found.folder)) if draws else None,
         "tokens": [asdict(token) for token in prompt_tokens(found.folder)],
         "notes": notes.read_text(encoding="utf-8") if notes.is_file() else None,
     }

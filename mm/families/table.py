@@ -2,18 +2,19 @@
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from mm.devices import resolve_device, resolve_dtype
-from mm.errors import CheckpointNotFoundError, ConfigError, ResourceError, TaskError
+from mm.errors import CheckpointNotFoundError, ConfigError, OptionError, ResourceError, TaskError
 from mm.families.family import Family, FamilyConfig
 from mm.generation.image_head import ImageHead
 from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, published_configs
 from mm.model import VisionLanguageModel
+from mm.pictures import DrawDefaults
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
 from mm.shards import tensor_shapes
@@ -41,6 +42,27 @@ _TEXT = ("llama", "qwen2", "deepseek", "deepseek_v2", "deepseek_v3")
 MODEL_TYPES = ("deepseek_vl_v2", "multi_modality", *_TEXT)
 # Three families share a model_type; the first key that a config.json has decides.
 _MULTI_MODALITY = {"gen_vision_config": "janus", "vision_gen_enc_config": "janusflow", "vision_config": "deepseek_vl"}
+
+
+def drawing_defaults(folder: Path) -> DrawDefaults:
+    """What a model draws with where a caller names nothing: ``drawing`` of the folder's generation_config.json.
+
+    Raises:
+        ConfigError: the file or the value is no JSON object, a key is unknown, or a number is out of its range.
+    """
+    path = folder / "generation_config.json"
+    values = read_json(path).get("drawing", {}) if path.is_file() else {}
+    known = [field.name for field in fields(DrawDefaults)]
+    numbers = values.values() if isinstance(values, dict) else [None]
+    if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not {*values} <= {*known}:
+        raise ConfigError(
+            f"{path} has drawing {values!r}; expected an object of numbers, of {' and '.join(known)}. Correct it, or "
+            "leave it out."
+        )
+    try:
+        return DrawDefaults(**values)
+    except OptionError as error:
+        raise ConfigError(f"{path}: {error}. Correct it, or leave it out.") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
