@@ -131,7 +131,12 @@ class VQTokenizer(nn.Module):
         return pixels
 
     def networks(self) -> "tuple[Encoder, Decoder]":
-        """diffusers' encoder and decoder over this module's parameters as they are now."""
+        """diffusers' encoder and decoder over this module's parameters as they are now.
+
+        A view belongs to the graph of the pass that it is made in. The old one goes first: while it lives, its
+        parameter's gradient is accumulated where it was made, on whichever stream that was, and a CUDA graph that is
+        captured on another one fails.
+        """
         if "_networks" not in self.__dict__:
             # Not as submodules: their parameters are this module's.
             self.__dict__["_networks"] = _build_networks(self.config)
@@ -140,8 +145,17 @@ class VQTokenizer(nn.Module):
             for name, parameter in self.get_submodule(part).named_parameters():
                 owner, _, leaf = _diffusers_name(part, name).rpartition(".")
                 module = network.get_submodule(owner)
-                # Views where a 1 x 1 convolution is diffusers' linear layer.
-                module._parameters[leaf] = parameter.view(module._parameters[leaf].shape)
+                old = module._parameters[leaf]
+                assert old is not None
+                if parameter.shape == old.shape:
+                    module._parameters[leaf] = parameter
+                    continue
+                # A 1 x 1 convolution is diffusers' linear layer.
+                shape, has_graph = old.shape, old.grad_fn is not None
+                del old
+                if has_graph:  # no thread but the training one is here
+                    module._parameters[leaf] = None
+                module._parameters[leaf] = parameter.view(shape)
         return encoder, decoder
 
 

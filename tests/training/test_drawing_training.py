@@ -257,9 +257,34 @@ def test_dead_codes_are_moved_to_vectors_of_pictures(toy_janus: Path) -> None:
     assert float(losses.used) == pytest.approx(1 - float(dead.float().mean()))
 
 
+def test_no_graph_of_one_pass_lives_on_in_the_next(toy_janus: Path) -> None:
+    """On CUDA a node that does accumulates on the stream where it was made, and the next pass cannot be captured."""
+    loss = load_recipe(CONFIGS / "nano_janus_vq.yaml").loss
+    assert isinstance(loss, TokenizerLossRecipe)
+    torch.manual_seed(0)
+    objective = TokenizerObjective(build_model(load_config(toy_janus), device="cpu"), loss)
+    parameters = {name: p for name, p in objective.named_parameters() if p.requires_grad}
+    encoder = PictureEncoder(128, 16, (BucketRecipe(views=1, length=1, rows=1),))
+    found = encoder.encode(render("drawing", np.random.default_rng(0), None), 0, 1)  # type: ignore[arg-type]
+    assert found is not None
+    batch, _ = to_device(rows_of(found[1]), torch.device("cpu"))
+    passes = Passes(objective, Gradients(list(parameters.values())), autocast=False)
+    objective.pictured()  # as compilation does
+    for step in range(2):
+        for parameter in parameters.values():
+            node_of(parameter).metadata["step"] = step  # lost with the node
+        kept = passes(0, batch, 1.0)
+        assert kept.total.grad_fn is None
+        assert [name for name, p in parameters.items() if node_of(p).metadata] == []
+
+
+def node_of(parameter: torch.nn.Parameter) -> Any:
+    """What accumulates a parameter's gradient: the one that lives, or a new one."""
+    return torch.autograd.graph.get_gradient_edge(parameter).node
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.filterwarnings("ignore:Dynamo detected")  # a cached version check in diffusers
 def test_a_compiled_and_captured_tokenizer_learns_what_the_plain_one_does(toy_janus: Path) -> None:
     loss = load_recipe(CONFIGS / "nano_janus_vq.yaml").loss
     assert isinstance(loss, TokenizerLossRecipe)
