@@ -35,6 +35,7 @@ from .server import run_app
 
 ASK, FIND = "Ask", "Find in the image"
 ASK_HERE = "Ask about the image ..."
+UNKNOWN_CONTEXT = 4096  # until a model is loaded
 NEAR_THE_END = 0.75  # part of the context from which on the page says how full it is
 Turn = dict[str, Any]
 
@@ -133,7 +134,7 @@ def build_page(models: Models) -> Page:
             main_column = gr.Column(scale=3, min_width=320)
             with gr.Column(scale=1, min_width=260):
                 with gr.Accordion("Settings", open=True):
-                    inputs = _settings(picker)
+                    inputs = _settings(UNKNOWN_CONTEXT if picker.pipe is None else picker.pipe.context)
                 with gr.Accordion("Camera", open=False):
                     photo = gr.Image(
                         sources=["webcam"],
@@ -201,12 +202,12 @@ def build_page(models: Models) -> Page:
     return Page(demo, chat.textbox)
 
 
-def _settings(picker: Picker) -> list[gr.components.Component]:
+def _settings(context: int) -> list[gr.components.Component]:
     """The side panel, in the order of the arguments of ``answer``."""
     return [
         gr.Radio([ASK, FIND], value=ASK, label="Task", info="Find marks what you name with a box."),
         gr.Textbox("", label="System prompt", lines=2, max_lines=6),
-        gr.Slider(1, picker.context, value=min(512, picker.context), step=1, label="Longest answer", info="tokens"),
+        gr.Slider(1, context, value=min(512, context), step=1, label="Longest answer", info="tokens"),
         gr.Slider(0, 2, value=0, step=0.05, label="Temperature", info="0 takes the most likely token"),
         gr.Slider(0.05, 1, value=1, step=0.05, label="Top-p"),
         gr.Number(-1, label="Seed", precision=0, minimum=-1, info="-1: another one each time"),

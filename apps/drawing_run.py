@@ -71,6 +71,7 @@ class Drawing:
                 num_images_per_prompt=recipe.number,
                 guidance_scale=recipe.guidance_scale,
                 temperature=recipe.temperature,
+                num_inference_steps=recipe.steps,
                 seed=recipe.seed,
                 negative_prompt=recipe.negative_prompt,
                 best_of=recipe.best_of,
@@ -101,7 +102,7 @@ class Drawing:
     def _preview(self, at: DrawingProgress, index: int) -> tuple[str, str]:
         """A picture so far, and how far it is."""
         preview = at.preview(index)
-        caption = f"row {preview.rows} of {preview.num_rows}" if preview.approximate else "finished"
+        caption = f"{preview.unit} {preview.rows} of {preview.num_rows}" if preview.approximate else "finished"
         return self._kept(preview.image), caption
 
     def _kept(self, part: Image.Image | None) -> str:

@@ -199,7 +199,12 @@ def build_page(models: Models) -> gr.Blocks:
                     )
                 page = gr.Slider(1, 2, value=1, step=1, label="Page", visible=False)
                 max_tiles = gr.Slider(
-                    1, MAX_TILES, value=MAX_TILES, step=1, label="Most tiles", visible=picker.holds(is_tiled)
+                    1,
+                    MAX_TILES,
+                    value=MAX_TILES,
+                    step=1,
+                    label="Most tiles",
+                    visible=picker.pipe is None or is_tiled(picker.pipe),
                 )
                 with_table = gr.Checkbox(True, label="Look for a table or a chart")
                 with gr.Row():
@@ -210,7 +215,7 @@ def build_page(models: Models) -> gr.Blocks:
                 with gr.Tabs():
                     with gr.Tab("Text"):
                         text = gr.Textbox(label="Text", lines=14, max_lines=28, buttons=["copy"])
-                        text_file = gr.File(label="Download as .txt", height=70)
+                        text_file = gr.File(label="Download as .txt", height=90)
                     with gr.Tab("Table and plot"):
                         table = gr.Dataframe(label="Data", interactive=False, wrap=True)
                         plot = gr.BarPlot(
@@ -224,7 +229,7 @@ def build_page(models: Models) -> gr.Blocks:
                             color_title=" ",
                             height=260,
                         )
-                        table_file = gr.File(label="Download as .csv", height=70)
+                        table_file = gr.File(label="Download as .csv", height=90)
                     with gr.Tab("Markdown"):
                         markdown = gr.Markdown(buttons=["copy"], latex_delimiters=[])
                     with gr.Tab("All files"):

@@ -13,8 +13,6 @@ from mm.pipeline import Pipeline
 from .common import sentences
 from .models import Models, Task
 
-UNKNOWN_CONTEXT = 4096  # until a model is loaded
-
 
 class Picker:
     """The top of a page: its title, the model, and what the model needs before it is loaded.
@@ -40,15 +38,10 @@ class Picker:
                 self.button = gr.Button("Load", variant="primary", visible=self._waits(label))
 
     @property
-    def context(self) -> int:
-        """Tokens of the model that the page starts with, as far as it is loaded."""
+    def pipe(self) -> Pipeline | None:
+        """The model that the page starts with; None until it is loaded."""
         label = self._models.default(self._task)
-        return self._models.get(label, self._task).context if self._models.is_loaded(label) else UNKNOWN_CONTEXT
-
-    def holds(self, what: Callable[[Pipeline], bool]) -> bool:
-        """Whether something holds for the model that the page starts with; True until it is loaded."""
-        label = self._models.default(self._task)
-        return not self._models.is_loaded(label) or what(self._models.get(label, self._task))
+        return self._models.get(label, self._task) if self._models.is_loaded(label) else None
 
     def _waits(self, label: str | None) -> bool:
         return label is not None and not self._models.is_loaded(label)
@@ -58,9 +51,10 @@ class Picker:
         if label is None:
             return lacking
         if self._models.is_loaded(label):
-            return f"{label} · {self._models.get(label, self._task).context:,} tokens of context"
-        said = f"{label} is not loaded: {self._models.needs(label)} Press Load to use it."
-        return f"{lacking} {said}".strip()
+            said = f"{label} · {self._models.get(label, self._task).context:,} tokens of context"
+        else:
+            said = f"{label} is not loaded: {self._models.needs(label)} Press Load to use it."
+        return f"{lacking}\n\n{said}" if lacking else said
 
     def wire(
         self, outputs: Sequence[gr.components.Component], fit: Callable[[Pipeline], Sequence[Any]], api_name: str

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mm.drawn_file import Recipe, save
 from mm.errors import ImageError, OptionError, PromptError
-from mm.pictures import Drawings
+from mm.pictures import DEFAULT_STEPS, MOST_STEPS, DrawDefaults, Drawings
 from mm.pipeline import Pipeline
 
 from .common import AGES, Sessions, keep_file, open_upload, plain, sentences, uploaded
@@ -69,6 +69,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         temperature: float,
         negative: str,
         best_of: float,
+        steps: float | None,
         model: str | None,
         history: Kept,
         request: gr.Request,
@@ -84,6 +85,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             temperature: less is less varied; 0 takes the most likely code.
             negative: what to lead away from; may be empty.
             best_of: draw so many and keep the best; 1 draws no more than are asked for.
+            steps: of a picture, for models that draw by flow.
             model: its name in the list.
             history: of the session.
         """
@@ -96,6 +98,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                 negative_prompt=(negative or "").strip() or None,
                 guidance_scale=guidance,
                 temperature=temperature,
+                steps=check_count("steps", steps, MOST_STEPS) if flows(pipe) else None,
                 number=check_count("count", count, MOST),
                 best_of=check_count("best of", best_of, MOST_DRAWN) if best_of != 1 else None,
             )
@@ -135,7 +138,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             file: the PNG file.
         """
         if not file:
-            return (gr.skip(),) * 10
+            return (gr.skip(),) * 11
         with sentences():
             recipe = await asyncio.to_thread(read_recipe, file)
             return settings_of(recipe, models.labels("draw"))
@@ -158,6 +161,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
     with gr.Blocks(title="Text to image", analytics_enabled=False, delete_cache=AGES) as demo:
         picker = Picker(models, "draw", "Text to image")
         able = models.default("draw") is not None
+        defaults = DrawDefaults() if picker.pipe is None else picker.pipe.drawing_defaults
         chosen, pictures, past = gr.State(None), gr.State([]), gr.State([])
         with gr.Row(equal_height=False, elem_classes="app-work"):
             with gr.Column(min_width=320):
@@ -207,10 +211,20 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     keep_seed = gr.Checkbox(False, label="Keep this seed")
                 with gr.Accordion("More settings", open=False):
                     guidance = gr.Slider(
-                        0, 20, value=5, step=0.1, label="Guidance", info="How closely to follow the prompt; 1 is none."
+                        0,
+                        20,
+                        value=defaults.guidance_scale,
+                        step=0.1,
+                        label="Guidance",
+                        info="How closely to follow the prompt; 1 is none.",
                     )
                     temperature = gr.Slider(
-                        0, 2, value=1, step=0.05, label="Temperature", info="Less is less varied; 0 is greedy."
+                        0,
+                        2,
+                        value=defaults.temperature,
+                        step=0.05,
+                        label="Temperature",
+                        info="Less is less varied; 0 is greedy.",
                     )
                     negative = gr.Textbox(
                         "", label="Negative prompt", info="What to lead away from.", max_length=MOST_LETTERS
@@ -223,8 +237,16 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                         label="Best of",
                         info="Draw so many, and show the best by how well the model reads the prompt in them.",
                     )
+                    steps = gr.Slider(
+                        1,
+                        MOST_STEPS,
+                        value=DEFAULT_STEPS,
+                        step=1,
+                        label="Steps",
+                        visible=picker.pipe is not None and flows(picker.pipe),
+                    )
                 file = gr.File(label="Restore settings of a picture", file_types=[".png"], type="filepath", height=160)
-        settings = [prompt, count, seed, keep_seed, guidance, temperature, negative, best_of, picker.model]
+        settings = [prompt, count, seed, keep_seed, guidance, temperature, negative, best_of, steps, picker.model]
         shown = [chosen, choice, details, download]
         drawing = gr.on(
             [start.click, prompt.submit],
@@ -244,9 +266,25 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         restored = [*settings, status]
         file.upload(restore, file, restored, api_name="restore", show_progress="hidden")
         again.click(use_settings, chosen, restored, api_visibility="private", show_progress="hidden")
-        picker.wire([start, stop], lambda pipe: [gr.update(interactive=True)] * 2, "load_drawing_model")
+        picker.wire([start, stop, guidance, temperature, steps], fitting, "load_drawing_model")
         demo.unload(sessions.end)
     return Page(demo, chosen, ask)
+
+
+def flows(pipe: Pipeline) -> bool:
+    """Whether a model draws by flow, in steps, and not code by code."""
+    return pipe.model.flow_head is not None
+
+
+def fitting(pipe: Pipeline) -> list[Any]:
+    """What a loaded model changes: the buttons, guidance, temperature and steps."""
+    defaults = pipe.drawing_defaults
+    return [
+        *[gr.update(interactive=True)] * 2,
+        gr.update(value=defaults.guidance_scale),
+        gr.update(value=defaults.temperature, visible=not flows(pipe)),
+        gr.update(visible=flows(pipe)),
+    ]
 
 
 def check_prompt(prompt: object) -> str:
@@ -370,6 +408,7 @@ def settings_of(recipe: Recipe, labels: Sequence[str]) -> tuple[Any, ...]:
         recipe.temperature,
         recipe.negative_prompt or "",
         1 if recipe.best_of is None else check_count("best of", recipe.best_of, MOST_DRAWN),
+        recipe.steps or DEFAULT_STEPS,
         recipe.model if known else gr.skip(),
         " ".join(said),
     )
@@ -381,7 +420,7 @@ def chosen_updates(path: str | None) -> tuple[Any, ...]:
         return None, gr.update(visible=False), "", None
     recipe = read_recipe(path)
     said = [f"**{plain(recipe.prompt)}**", f"seed {recipe.seed} · {recipe.model} · guidance {recipe.guidance_scale:g}"]
-    said[1] += f" · temperature {recipe.temperature:g}"
+    said[1] += f" · temperature {recipe.temperature:g}" if recipe.steps is None else f" · {recipe.steps} steps"
     if recipe.negative_prompt:
         said.append(f"away from: {plain(recipe.negative_prompt)}")
     return path, gr.update(visible=True), "  \n".join(said), path

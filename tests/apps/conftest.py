@@ -50,7 +50,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(toy: Path) -> Iterator[str]:
     """The address of the front page with every app."""
-    command = [sys.executable, "-m", "tests.apps.serve", "nano-vl2", str(toy)]
+    command = [sys.executable, "-m", "tests.apps.serve", "nano-vl2", "nano-janus", str(toy)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -31,6 +31,7 @@ socket.socket.connect = guarded
 folder = server.make_private_folder()
 models = Models(sys.argv[1:], line=Line(running=2, waiting=20))
 models.load_defaults(["chat", "read", "draw"])
+models.load("toy-janus")
 demo = front.build_page(models)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from mm.drawn_file import Recipe
@@ -64,6 +65,12 @@ def ask(page: Page, question: str) -> None:
     page.keyboard.press("Enter")
 
 
+def choose_model(page: Page, name: str) -> None:
+    page.locator("input[aria-label=Model]:visible").click()
+    page.get_by_role("option", name=name).click()
+    expect(page.get_by_text(f"{name} · ")).to_be_visible(timeout=WAIT_MS)
+
+
 def keep_screenshot(page: Page, name: str) -> None:
     """For people to look at; here only the width is checked."""
     OUT.mkdir(exist_ok=True)
@@ -116,7 +123,7 @@ def test_read(context: BrowserContext, server: str, request: pytest.FixtureReque
 @pytest.mark.parametrize("context", list(VIEWS), indirect=True)
 def test_draw(context: BrowserContext, server: str, request: pytest.FixtureRequest) -> None:
     page = opened(context, server, "Text to image")
-    page.get_by_label("Prompt", exact=True).fill("a red circle")
+    page.get_by_label("Prompt", exact=True).fill("a green square left of a red triangle")
     page.keyboard.press("Enter")
     expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)  # it grows
     expect(page.get_by_text(re.compile(r"4 pictures in "))).to_be_visible(timeout=WAIT_MS)
@@ -127,7 +134,7 @@ def test_draw(context: BrowserContext, server: str, request: pytest.FixtureReque
 
 def test_a_picture_is_downloaded_restored_and_asked_about(context: BrowserContext, server: str, tmp_path: Path) -> None:
     page = opened(context, server, "Text to image")
-    page.get_by_label("Prompt", exact=True).fill("two blue stars")
+    page.get_by_label("Prompt", exact=True).fill("a large red circle on a white background")
     page.get_by_label("number input for Pictures").fill("1")
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_text("1 picture in")).to_be_visible(timeout=WAIT_MS)
@@ -136,21 +143,26 @@ def test_a_picture_is_downloaded_restored_and_asked_about(context: BrowserContex
     file = tmp_path / download.value.suggested_filename
     download.value.save_as(file)
     recipe = Recipe.read(file)
-    assert recipe.prompt == "two blue stars" and file.name == f"two-blue-stars-{recipe.seed}.png"
+    assert (recipe.prompt, recipe.model) == ("a large red circle on a white background", "nano-janus")
+    assert file.name == f"a-large-red-circle-on-a-white-background-{recipe.seed}.png"
+    with Image.open(file) as picture:
+        red, green, blue = picture.convert("RGB").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    assert red > green + 10 and red > blue + 10
     page.get_by_label("Prompt", exact=True).fill("something else")
     page.locator("input[type=file][accept='.png']").set_input_files(file)
     expect(page.get_by_text(f"Settings restored; seed {recipe.seed} is kept.")).to_be_visible(timeout=WAIT_MS)
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("two blue stars")
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(recipe.prompt)
     expect(page.get_by_label("Keep this seed")).to_be_checked()
     page.get_by_role("button", name="Ask about this picture").click()
     expect(page.get_by_role("tab", name="Chat")).to_have_attribute("aria-selected", "true", timeout=WAIT_MS)
-    ask(page, "What is the total?")
+    ask(page, "What color is the circle?")
     expect(page.get_by_text("tokens in")).to_be_visible(timeout=WAIT_MS)
 
 
 def test_cancel_keeps_what_is_finished(context: BrowserContext, server: str) -> None:
     page = opened(context, server, "Text to image")
     page.get_by_label("Prompt", exact=True).fill("a red circle")
+    choose_model(page, "toy-janus")  # quick, but nobody waits for 16 pictures of it
     page.get_by_label("number input for Pictures").fill("16")
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)
@@ -169,6 +181,7 @@ def test_the_camera_takes_a_picture(context: BrowserContext, server: str) -> Non
 def test_two_visitors_see_their_own(browser: Browser, server: str) -> None:
     first, second = (browser.new_context() for _ in range(2))
     one, other = opened(first, server, "Text to image"), opened(second, server, "Text to image")
+    choose_model(one, "toy-janus")
     one.get_by_label("Prompt", exact=True).fill("a red circle")
     one.get_by_role("button", name="Draw", exact=True).click()
     expect(one.get_by_text("4 pictures in")).to_be_visible(timeout=WAIT_MS)

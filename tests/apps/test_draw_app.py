@@ -20,7 +20,7 @@ from mm.pictures import Drawings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's own libraries, in its threads
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SETTINGS = {"count": 1, "seed": 7, "keep_seed": True, "best_of": 1}
+SETTINGS = {"count": 1, "seed": 7, "keep_seed": True, "guidance": 5, "best_of": 1, "model": "toy-janus"}
 
 
 @pytest.fixture
@@ -53,11 +53,11 @@ def test_pictures_keep_their_settings(client: Client) -> None:
 
 def test_a_picture_restores_its_settings_and_is_drawn_again(client: Client) -> None:
     _, files, *_ = draw(client, seed=11, guidance=2)
-    prompt, count, seed, keep, guidance, temperature, negative, best_of, model, said = client.predict(
+    prompt, count, seed, keep, guidance, temperature, negative, best_of, steps, model, said = client.predict(
         handle_file(files[0]), api_name="/restore"
     )
     assert (prompt, count, seed, keep, guidance) == ("a red circle", 1, 11, True, 2)
-    assert (temperature, negative, best_of, model) == (1, "", 1, "toy-janus")
+    assert (temperature, negative, best_of, steps, model) == (1, "", 1, 30, "toy-janus")
     assert said == "Settings restored; seed 11 is kept."
     _, again, *_ = draw(client, prompt, seed=seed, guidance=guidance)
     with Image.open(files[0]) as a, Image.open(again[0]) as b:
@@ -91,6 +91,7 @@ def test_the_best_are_shown_with_scores(client: Client) -> None:
         ({"negative": "blue", "guidance": 1}, "negative_prompt needs guidance"),
         ({"count": 2, "best_of": 1.5}, "1.5"),
         ({"model": "nano-vl2"}, "nano-vl2"),
+        ({"model": "/etc"}, "/etc"),
     ],
 )
 def test_a_mistake_is_a_sentence(client: Client, changes: dict[str, Any], message: str) -> None:
@@ -117,7 +118,7 @@ def test_pictures_grow_and_cancel_keeps_what_is_finished(server: str, client: Cl
         body = {"data": data, "fn_index": numbers[name], "session_hash": "cancelling"}
         httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
 
-    send("draw", ["a red circle", 4, 7, True, 5, 1, "", 24, "toy-janus", None])
+    send("draw", ["a red circle", 4, 7, True, 5, 1, "", 24, 30, "toy-janus", None])
     told, cancelled = [], False
     for output in outputs(server, "cancelling"):
         told.append(json.dumps(output))

@@ -142,9 +142,9 @@ def test_one_waits_in_line_while_two_run(server: str) -> None:
     client = Client(server, verbose=False)
     image = handle_file(str(EXAMPLES / "receipt.png"))
     message = {"text": "What is the total?", "files": [image]}
-    endless = {"max_new_tokens": 2048, "temperature": 2, "seed": 1}  # so hot that they do not end by themselves
     holders = [Client(server, verbose=False) for _ in range(2)]
-    long = [holder.submit(message, **endless, api_name="/chat") for holder in holders]
+    for holder in holders:  # which take longer than this test waits for them
+        holder.submit("a red circle", 1, best_of=32, model="nano-janus", api_name="/draw")
     waiting = [
         client.submit({"text": "Total?", "files": [image]}, max_new_tokens=1, api_name="/chat") for _ in range(20)
     ]
@@ -159,7 +159,7 @@ def test_one_waits_in_line_while_two_run(server: str) -> None:
     assert slowest < 3
     with pytest.raises(AppError, match="The queue is full: 20 wait already"):
         client.predict(message, api_name="/chat")
-    for job in long:
-        job.cancel()
+    for holder in holders:
+        holder.predict(api_name="/cancel_drawing")
     for job in waiting:
         assert job.result(120)[1]["finish_reason"] in ("length", "stop")

@@ -29,10 +29,10 @@ def test_only_models_that_can_do_the_task_are_offered(toy: Path) -> None:
 def test_what_is_lacking_is_a_sentence() -> None:
     said = Models(["nano-vl2"]).lacking("draw")
     assert said.startswith("nano-vl2 cannot draw. Models that can draw: ") and "Janus-Pro-7B" in said
+    assert "nano-janus" in said  # which the picker offers
     models = Models()
     assert models.lacking("chat") == ""
-    if models.default("draw") is None:  # until it is bundled
-        assert models.lacking("draw").startswith("nano-janus is not part of this installation.")
+    assert models.default("draw") == "nano-janus" and models.lacking("draw") == ""
 
 
 def test_a_model_is_loaded_before_it_is_asked(toy: Path) -> None:
