@@ -1,6 +1,6 @@
 """Which questions a chart is asked, and how often each skill is trained.
 
-Three in five samples write out the data or the labels (most learned characters a sample), as many ask for a value, and
+Every second sample writes out the data or the labels (most learned characters a sample), more ask for a value, and
 the order of the turns is random, so that every skill is also asked first; listings a little more often than by chance,
 as what comes after them can be copied from them.
 """
@@ -154,13 +154,13 @@ def _plan(dice: Dice) -> list[str]:
     """Families in order of who gets the room first: one that lists everything, values, then what chance brings."""
     wanted = dice.integer(4, 8)
     plan = []
-    if dice.chance(0.62):
-        plan.append(dice.weighted({"table": 0.66, "labels": 0.34}))
+    if dice.chance(0.55):
+        plan.append(dice.weighted({"table": 0.55, "labels": 0.45}))
     plan += ["value"] * dice.weighted({0: 1, 1: 2, 2: 3, 3: 1.5})
     if dice.chance(ABSENT_SHARE):
         plan.append("absent")
     others = {
-        "extreme": 5.4,
+        "extreme": 6.5,
         "pair": 3.6,
         "value": 2.4,
         "words": 2.2,

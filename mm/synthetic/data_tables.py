@@ -179,20 +179,20 @@ def _spell(cell: str, number: float, decimals: int) -> str:
 
 
 def table_turns(table: DataTable, dice: Dice) -> list[Turn]:
-    """The Markdown table or a column on most samples, and three to seven questions."""
+    """The Markdown table on every third sample, and four to eight questions, most of them through a list of numbers."""
     turns = []
-    if dice.chance(0.45):
+    if dice.chance(0.32):
         turns.append(ask_about(dice, "table", markdown(table.head, table.rows)))
-    elif dice.chance(0.5):
+    elif dice.chance(0.2):
         turns.append(_column_turn(table, dice))
     left = _BUDGET - sum(len(turn.answer) + len(turn.question) for turn in turns)
     wanted = len(turns) + dice.integer(4, 8)
     first = [_cell_turn] * dice.integer(0, 2) + [_absent_turn] * dice.chance(_ABSENT_SHARE)
     families = {
-        _cell_turn: 4.0,
+        _cell_turn: 3.6,
         _count_turn: 2.6,
         _list_turn: 2.6,
-        _extreme_turn: 5.4,
+        _extreme_turn: 7.0,
         _pair_turn: 4.6,
         _which_turn: 0.8,
     }
