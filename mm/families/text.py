@@ -9,7 +9,7 @@ from mm.devices import resolve_device, resolve_dtype
 from mm.errors import TaskError
 from mm.families.family import Family
 from mm.families.text_config import TextConfig, parse_config
-from mm.language.decoder import Decoder, DecoderLayer
+from mm.language.decoder import Decoder
 from mm.language.prediction import Predictor
 from mm.model import Blind, VisionLanguageModel
 from mm.processing.base import read_settings
@@ -30,9 +30,7 @@ def key_map_of(config: TextConfig) -> KeyMap:
     if not count:
         return KEY_MAP
     numbers = "|".join(str(first + index) for index in range(count))
-    predicting = Dropped(
-        rf"model\.layers\.({numbers})\..*", "multi-token prediction, which guesses further tokens and is not run"
-    )
+    predicting = Dropped(rf"model\.layers\.({numbers})\..*", "multi-token prediction, which answers do not use")
     return KeyMap(renames=KEY_MAP.renames, stacks=KEY_MAP.stacks, dropped=(*KEY_MAP.dropped, predicting))
 
 
@@ -107,42 +105,29 @@ def prompt_tokens(spec: TextSpec) -> dict[str, str]:
 
 
 def unused_elements(config: TextConfig) -> int:
-    """Numbers of the layers that predict further tokens: each a decoder layer, two norms and a projection of its input,
-    an embedding and a head of its own (V3's files repeat the model's)."""
-    if not config.num_predict_layers:
-        return 0
-    decoder = config.decoder
+    """Numbers of the layers that predict further tokens."""
     with torch.device("meta"):
-        layer = DecoderLayer(decoder, decoder.num_layers - 1)
-    width = decoder.hidden_size
-    own = sum(parameter.numel() for parameter in layer.parameters())
-    return config.num_predict_layers * (own + 2 * width * width + 3 * width + 2 * decoder.vocab_size * width)
+        predictors = [Predictor(config.decoder) for _ in range(config.num_predict_layers)]
+    return sum(parameter.numel() for predictor in predictors for parameter in predictor.parameters())
 
 
 def published_bytes(config: TextConfig) -> int:
-    """Bytes of a published file with FP8 weights: the projections within layers take one byte a number and four a
-    block, everything else two (the routers' correction four); the same holds for the layers behind the last one."""
-    block = config.scale_block
-    assert block is not None
+    """Bytes of a published file with FP8 weights, the layers behind the last one included."""
     with torch.device("meta"):
-        decoder = Decoder(config.decoder)
-    layers: list[int] = []
-    for layer in decoder.model.layers:
-        size = 0
-        for name, parameter in layer.named_parameters():
-            if name.endswith("e_score_correction_bias"):
-                size += 4 * parameter.numel()
-            elif parameter.ndim > 1 and "_proj" in name:
-                rows, columns = parameter.shape[-2:]
-                blocks = -(-rows // block[0]) * -(-columns // block[1]) * (parameter.numel() // (rows * columns))
-                size += parameter.numel() + 4 * blocks
-            else:
-                size += 2 * parameter.numel()
-        layers.append(size)
-    outside = sum(p.numel() for p in decoder.parameters()) - sum(p.numel() for p in decoder.model.layers.parameters())
-    width, words = config.decoder.hidden_size, config.decoder.vocab_size
-    behind = layers[-1] + 2 * (2 * width * width + 3 * width + 2 * words * width)
-    return sum(layers) + 2 * outside + config.num_predict_layers * behind
+        parts = [Decoder(config.decoder), *(Predictor(config.decoder) for _ in range(config.num_predict_layers))]
+    return sum(_stored(config, name, weight) for part in parts for name, weight in part.named_parameters())
+
+
+def _stored(config: TextConfig, name: str, weight: torch.Tensor) -> int:
+    """Bytes of a parameter in such a file: projections within layers take one a number and four a block, the routers'
+    correction four a number, everything else two."""
+    if name.endswith("e_score_correction_bias"):
+        return 4 * weight.numel()
+    if config.scale_block is None or weight.ndim < 2 or "layers." not in name or "_proj" not in name:
+        return 2 * weight.numel()
+    rows, columns = weight.shape[-2:]
+    down, across = config.scale_block
+    return weight.numel() + 4 * -(-rows // down) * -(-columns // across) * (weight.numel() // (rows * columns))
 
 
 FAMILY = Family(
