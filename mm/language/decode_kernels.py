@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
+from mm.language.int8 import int8_linear
+
 MAX_ROWS = 4  # of the row-by-row products: beyond, matrix units do better
 MAX_GROUPED_ROWS = 64  # of the products expert by expert
 SPLIT_SLOTS = 64  # cache slots a part of attention reads at least
@@ -67,27 +69,44 @@ def _add_norm(x, delta, weight, total, out, width, eps, ADD: tl.constexpr, BLOCK
 # Products of few rows
 
 
-def linear_plain(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(B, D), (N, D) -> (B, N)."""
-    return F.linear(x, weight, bias)
+def linear_plain(x: Tensor, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
+    """(B, D), (N, D) -> (B, N); weights in one byte have a scale (N,) float32 (``mm.language.int8``)."""
+    return F.linear(x, weight, bias) if scale is None else int8_linear(x, weight, scale, bias)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, dtype: torch.dtype | None = None) -> Tensor:
-    """``linear_plain`` for up to ``MAX_ROWS`` rows, in ``dtype`` (None: that of x)."""
+def linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    scale: Tensor | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """``linear_plain`` in ``dtype`` (None: that of x), for up to ``MAX_ROWS`` rows, or ``MAX_GROUPED_ROWS`` with a
+    scale."""
     (rows, width), outputs = x.shape, weight.shape[0]
     out = torch.empty(rows, outputs, device=x.device, dtype=dtype or x.dtype)
+    if rows > MAX_ROWS:
+        assert scale is not None
+        _linear_dot[(triton.cdiv(outputs, 32),)](
+            x, weight, weight if bias is None else bias, scale, out, rows, outputs, width, weight.stride(0),
+            BIASED=bias is not None, BLOCK_B=max(16, triton.next_power_of_2(rows)), BLOCK_N=32,
+            BLOCK_D=_dot_block(width), num_warps=4, num_stages=4,
+        )  # fmt: skip
+        return out
     block_n, block_d = _tile(width)
     _linear[(triton.cdiv(outputs, block_n),)](
-        x, weight, weight if bias is None else bias, out, outputs, width, weight.stride(0),
-        ROWS=rows, BIASED=bias is not None, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+        x, weight, weight if bias is None else bias, x if scale is None else scale, out, outputs, width,
+        weight.stride(0), ROWS=rows, SCALED=scale is not None, BIASED=bias is not None,
+        BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return out
 
 
 @triton.jit
 def _linear(
-    x, weight, bias, out, outputs, width, stride,
-    ROWS: tl.constexpr, BIASED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    x, weight, bias, scale, out, outputs, width, stride,
+    ROWS: tl.constexpr, SCALED: tl.constexpr, BIASED: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = tl.arange(0, BLOCK_D)
@@ -110,25 +129,51 @@ def _linear(
     shift = tl.zeros((BLOCK_N,), tl.float32)
     if BIASED:
         shift = tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)
+    factor = tl.full((BLOCK_N,), 1.0, tl.float32)
+    if SCALED:
+        factor = tl.load(scale + n, mask=n < outputs, other=0.0)
     kind = out.dtype.element_ty
-    tl.store(out + n, (tl.sum(sum0, axis=1) + shift).to(kind), mask=n < outputs)
+    tl.store(out + n, (tl.sum(sum0, axis=1) * factor + shift).to(kind), mask=n < outputs)
     if ROWS > 1:
-        tl.store(out + outputs + n, (tl.sum(sum1, axis=1) + shift).to(kind), mask=n < outputs)
+        tl.store(out + outputs + n, (tl.sum(sum1, axis=1) * factor + shift).to(kind), mask=n < outputs)
     if ROWS > 2:
-        tl.store(out + 2 * outputs + n, (tl.sum(sum2, axis=1) + shift).to(kind), mask=n < outputs)
+        tl.store(out + 2 * outputs + n, (tl.sum(sum2, axis=1) * factor + shift).to(kind), mask=n < outputs)
     if ROWS > 3:
-        tl.store(out + 3 * outputs + n, (tl.sum(sum3, axis=1) + shift).to(kind), mask=n < outputs)
+        tl.store(out + 3 * outputs + n, (tl.sum(sum3, axis=1) * factor + shift).to(kind), mask=n < outputs)
 
 
-def gated_plain(x: Tensor, joint: Tensor) -> Tensor:
-    """silu(gate) * up of (B, D) and gates behind ups (2 I, D) -> (B, I)."""
-    gate, up = F.linear(x, joint).chunk(2, dim=-1)
+@triton.jit
+def _linear_dot(
+    x, weight, bias, scale, out, rows, outputs, width, stride,
+    BIASED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    row = tl.arange(0, BLOCK_B)
+    column = tl.arange(0, BLOCK_D)
+    total = tl.zeros((BLOCK_B, BLOCK_N), tl.float32)
+    for start in range(0, width, BLOCK_D):
+        d = start + column
+        inside = (row < rows)[:, None] & (d < width)[None, :]
+        value = tl.load(x + row[:, None] * width + d[None, :], mask=inside, other=0.0)
+        inside = (n < outputs)[None, :] & (d < width)[:, None]
+        w = tl.load(weight + n[None, :] * stride + d[:, None], mask=inside, other=0)
+        total += tl.dot(value, w.to(value.dtype), input_precision="ieee")
+    total = total * tl.load(scale + n, mask=n < outputs, other=0.0)[None, :]
+    if BIASED:
+        total += tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]
+    inside = (row < rows)[:, None] & (n < outputs)[None, :]
+    tl.store(out + row[:, None] * outputs + n[None, :], total.to(out.dtype.element_ty), mask=inside)
+
+
+def gated_plain(x: Tensor, joint: Tensor, scale: Tensor | None = None) -> Tensor:
+    """silu(gate) * up of (B, D) and gates before ups (2 I, D) -> (B, I)."""
+    gate, up = linear_plain(x, joint, None, scale).chunk(2, dim=-1)
     return F.silu(gate) * up
 
 
-def gated(x: Tensor, joint: Tensor) -> Tensor:
+def gated(x: Tensor, joint: Tensor, scale: Tensor | None = None) -> Tensor:
     """``gated_plain`` for up to ``MAX_ROWS`` rows."""
-    return _gated_pairs(x, joint.unsqueeze(0), None, x.shape[0], 1)
+    return _gated_pairs(x, joint.unsqueeze(0), scale, None, x.shape[0], 1)
 
 
 def silu_mul_plain(both: Tensor) -> Tensor:
@@ -222,7 +267,13 @@ def _route(
 
 
 def experts_plain(
-    x: Tensor, joint: Tensor, down: Tensor, experts: Tensor, weights: Tensor, extra: Tensor | None
+    x: Tensor,
+    joint: Tensor,
+    down: Tensor,
+    experts: Tensor,
+    weights: Tensor,
+    extra: Tensor | None,
+    scales: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The weighted sum of the chosen experts' outputs, and ``extra`` (B, D) on top.
 
@@ -233,46 +284,66 @@ def experts_plain(
         experts: (B, K) int64.
         weights: (B, K) float32.
         extra: (B, D) or None.
+        scales: (E, 2 I) and (E, D) float32 of weights in one byte.
     """
+    if scales is not None:
+        joint, down = (
+            (part * scale.unsqueeze(-1)).to(x.dtype) for part, scale in zip((joint, down), scales, strict=True)
+        )
     gate, up = torch.einsum("bd,bkid->bki", x, joint[experts]).chunk(2, dim=-1)
     out = torch.einsum("bki,bkdi->bkd", F.silu(gate) * up, down[experts])
     mixed = (out.float() * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)
     return mixed if extra is None else mixed + extra
 
 
-def experts(x: Tensor, joint: Tensor, down: Tensor, chosen: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
+def experts(
+    x: Tensor,
+    joint: Tensor,
+    down: Tensor,
+    chosen: Tensor,
+    weights: Tensor,
+    extra: Tensor | None,
+    scales: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """``experts_plain`` for up to ``MAX_GROUPED_ROWS`` rows: each weight of a chosen expert is read once, or, for up to
     ``MAX_ROWS`` rows, once for each row that chose it."""
     rows, per_token = chosen.shape
+    first, second = (None, None) if scales is None else scales
     if rows <= MAX_ROWS:
-        hidden = _gated_pairs(x, joint, chosen, rows * per_token, per_token)
-        return _mixed_pairs(hidden, down, chosen, weights, extra)
-    return _by_expert(x, joint, down, chosen, weights, extra)
+        hidden = _gated_pairs(x, joint, first, chosen, rows * per_token, per_token)
+        return _mixed_pairs(hidden, down, second, chosen, weights, extra)
+    return _by_expert(x, joint, first, down, second, chosen, weights, extra)
 
 
-def _gated_pairs(x: Tensor, joint: Tensor, chosen: Tensor | None, pairs: int, per_token: int) -> Tensor:
+def _gated_pairs(
+    x: Tensor, joint: Tensor, scale: Tensor | None, chosen: Tensor | None, pairs: int, per_token: int
+) -> Tensor:
     """(P, I): silu(gate) * up of each pair of a row and an expert; None is one expert that all rows choose."""
     width, inner = x.shape[1], joint.shape[1] // 2
     hidden = torch.empty(pairs, inner, device=x.device, dtype=x.dtype)
     block_n, block_d = _tile(width)
     _gated_pair[(triton.cdiv(inner, block_n), pairs)](
-        x, joint, x if chosen is None else chosen, hidden, inner, width, joint.stride(0), joint.stride(1),
-        PER_TOKEN=per_token, CHOSEN=chosen is not None, BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
+        x, joint, x if scale is None else scale, x if chosen is None else chosen, hidden, inner, width,
+        joint.stride(0), joint.stride(1),
+        PER_TOKEN=per_token, SCALED=scale is not None, CHOSEN=chosen is not None,
+        BLOCK_N=block_n, BLOCK_D=block_d, num_warps=4,
     )  # fmt: skip
     return hidden
 
 
 @triton.jit
 def _gated_pair(
-    x, joint, chosen, hidden, inner, width, stride_e, stride_n,
-    PER_TOKEN: tl.constexpr, CHOSEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    x, joint, scale, chosen, hidden, inner, width, stride_e, stride_n,
+    PER_TOKEN: tl.constexpr, SCALED: tl.constexpr, CHOSEN: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     pair = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     column = tl.arange(0, BLOCK_D)
     base = joint
+    factors = scale
     if CHOSEN:
         base += tl.load(chosen + pair) * stride_e
+        factors += tl.load(chosen + pair) * 2 * inner
     row = x + (pair // PER_TOKEN) * width
     gate = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
     up = tl.zeros((BLOCK_N, BLOCK_D), tl.float32)
@@ -284,17 +355,25 @@ def _gated_pair(
         up += (
             tl.load(base + (inner + n)[:, None] * stride_n + d[None, :], mask=inside, other=0.0).to(tl.float32) * value
         )
-    result = _activated(tl.sum(gate, axis=1), tl.sum(up, axis=1), hidden.dtype.element_ty)
+    gates = tl.sum(gate, axis=1)
+    ups = tl.sum(up, axis=1)
+    if SCALED:
+        gates = gates * tl.load(factors + n, mask=n < inner, other=0.0)
+        ups = ups * tl.load(factors + inner + n, mask=n < inner, other=0.0)
+    result = _activated(gates, ups, hidden.dtype.element_ty)
     tl.store(hidden + pair * inner + n, result, mask=n < inner)
 
 
-def _mixed_pairs(hidden: Tensor, down: Tensor, chosen: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
+def _mixed_pairs(
+    hidden: Tensor, down: Tensor, scale: Tensor | None, chosen: Tensor, weights: Tensor, extra: Tensor | None
+) -> Tensor:
     (rows, per_token), (width, inner) = chosen.shape, down.shape[1:]
     out = torch.empty(rows, width, device=hidden.device, dtype=hidden.dtype)
     block_n, block_i = _tile(inner)
     _mixed_pair[(triton.cdiv(width, block_n), rows)](
-        hidden, down, chosen, weights, out if extra is None else extra, out, inner, width,
-        down.stride(0), down.stride(1), PER_TOKEN=per_token, EXTRA=extra is not None,
+        hidden, down, hidden if scale is None else scale, chosen, weights, out if extra is None else extra, out,
+        inner, width, down.stride(0), down.stride(1),
+        PER_TOKEN=per_token, SCALED=scale is not None, EXTRA=extra is not None,
         BLOCK_N=block_n, BLOCK_I=block_i, num_warps=4,
     )  # fmt: skip
     return out
@@ -302,8 +381,8 @@ def _mixed_pairs(hidden: Tensor, down: Tensor, chosen: Tensor, weights: Tensor, 
 
 @triton.jit
 def _mixed_pair(
-    hidden, down, chosen, weights, extra, out, inner, width, stride_e, stride_n,
-    PER_TOKEN: tl.constexpr, EXTRA: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_I: tl.constexpr,
+    hidden, down, scale, chosen, weights, extra, out, inner, width, stride_e, stride_n,
+    PER_TOKEN: tl.constexpr, SCALED: tl.constexpr, EXTRA: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(1)
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -312,14 +391,18 @@ def _mixed_pair(
     mixed = tl.zeros((BLOCK_N,), tl.float32)
     for place in range(PER_TOKEN):
         pair = row * PER_TOKEN + place
-        base = down + tl.load(chosen + pair) * stride_e
+        expert = tl.load(chosen + pair)
+        base = down + expert * stride_e
         total = tl.zeros((BLOCK_N, BLOCK_I), tl.float32)
         for start in range(0, inner, BLOCK_I):
             i = start + column
             inside = (n < width)[:, None] & (i < inner)[None, :]
             value = tl.load(hidden + pair * inner + i, mask=i < inner, other=0.0).to(tl.float32)[None, :]
             total += tl.load(base + n[:, None] * stride_n + i[None, :], mask=inside, other=0.0).to(tl.float32) * value
-        mixed += tl.sum(total, axis=1).to(kind).to(tl.float32) * tl.load(weights + pair)
+        given = tl.sum(total, axis=1)
+        if SCALED:
+            given = given * tl.load(scale + expert * width + n, mask=n < width, other=0.0)
+        mixed += given.to(kind).to(tl.float32) * tl.load(weights + pair)
     result = mixed.to(kind)
     if EXTRA:
         more = tl.load(extra + row * width + n, mask=n < width, other=0.0).to(tl.float32)
@@ -327,7 +410,16 @@ def _mixed_pair(
     tl.store(out + row * width + n, result, mask=n < width)
 
 
-def _by_expert(x: Tensor, joint: Tensor, down: Tensor, chosen: Tensor, weights: Tensor, extra: Tensor | None) -> Tensor:
+def _by_expert(
+    x: Tensor,
+    joint: Tensor,
+    joint_scale: Tensor | None,
+    down: Tensor,
+    down_scale: Tensor | None,
+    chosen: Tensor,
+    weights: Tensor,
+    extra: Tensor | None,
+) -> Tensor:
     (rows, per_token), (count, width, inner) = chosen.shape, down.shape
     block = max(16, triton.next_power_of_2(rows))
     hidden = torch.empty(rows * per_token, inner, device=x.device, dtype=x.dtype)
@@ -335,11 +427,13 @@ def _by_expert(x: Tensor, joint: Tensor, down: Tensor, chosen: Tensor, weights: 
     out = torch.empty_like(x)
     padded = triton.next_power_of_2(per_token)
     _gated_expert[(triton.cdiv(inner, 32), count)](
-        x, joint, chosen, hidden, rows, inner, width, joint.stride(0), joint.stride(1), PER_TOKEN=per_token,
+        x, joint, x if joint_scale is None else joint_scale, chosen, hidden, rows, inner, width,
+        joint.stride(0), joint.stride(1), PER_TOKEN=per_token, SCALED=joint_scale is not None,
         PADDED=padded, BLOCK_B=block, BLOCK_N=32, BLOCK_D=_dot_block(width), num_warps=4, num_stages=3,
     )  # fmt: skip
     _down_expert[(triton.cdiv(width, 32), count)](
-        hidden, down, chosen, output, rows, inner, width, down.stride(0), down.stride(1), PER_TOKEN=per_token,
+        hidden, down, x if down_scale is None else down_scale, chosen, output, rows, inner, width,
+        down.stride(0), down.stride(1), PER_TOKEN=per_token, SCALED=down_scale is not None,
         PADDED=padded, BLOCK_B=block, BLOCK_N=32, BLOCK_I=_dot_block(inner), num_warps=4, num_stages=4,
     )  # fmt: skip
     _mix[(triton.cdiv(width, 1024), rows)](
@@ -362,8 +456,9 @@ def _takers(chosen, rows, expert, PER_TOKEN: tl.constexpr, PADDED: tl.constexpr,
 
 @triton.jit
 def _gated_expert(
-    x, joint, chosen, hidden, rows, inner, width, stride_e, stride_n,
-    PER_TOKEN: tl.constexpr, PADDED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    x, joint, scale, chosen, hidden, rows, inner, width, stride_e, stride_n,
+    PER_TOKEN: tl.constexpr, SCALED: tl.constexpr, PADDED: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     expert = tl.program_id(1)
     pair, takes = _takers(chosen, rows, expert, PER_TOKEN, PADDED, BLOCK_B)
@@ -379,18 +474,23 @@ def _gated_expert(
         d = start + column
         value = tl.load(x + row[:, None] * width + d[None, :], mask=takes[:, None] & (d < width)[None, :], other=0.0)
         inside = (n < inner)[None, :] & (d < width)[:, None]
-        gates = tl.load(base + n[None, :] * stride_n + d[:, None], mask=inside, other=0.0)
-        ups = tl.load(base + (inner + n)[None, :] * stride_n + d[:, None], mask=inside, other=0.0)
-        gate += tl.dot(value, gates, input_precision="ieee")
-        up += tl.dot(value, ups, input_precision="ieee")
+        gates = tl.load(base + n[None, :] * stride_n + d[:, None], mask=inside, other=0)
+        ups = tl.load(base + (inner + n)[None, :] * stride_n + d[:, None], mask=inside, other=0)
+        gate += tl.dot(value, gates.to(value.dtype), input_precision="ieee")
+        up += tl.dot(value, ups.to(value.dtype), input_precision="ieee")
+    if SCALED:
+        factors = scale + expert * 2 * inner + n
+        gate = gate * tl.load(factors, mask=n < inner, other=0.0)[None, :]
+        up = up * tl.load(factors + inner, mask=n < inner, other=0.0)[None, :]
     result = _activated(gate, up, hidden.dtype.element_ty)
     tl.store(hidden + pair[:, None] * inner + n[None, :], result, mask=takes[:, None] & (n < inner)[None, :])
 
 
 @triton.jit
 def _down_expert(
-    hidden, down, chosen, output, rows, inner, width, stride_e, stride_n,
-    PER_TOKEN: tl.constexpr, PADDED: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_I: tl.constexpr,
+    hidden, down, scale, chosen, output, rows, inner, width, stride_e, stride_n,
+    PER_TOKEN: tl.constexpr, SCALED: tl.constexpr, PADDED: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_I: tl.constexpr,
 ):  # fmt: skip
     expert = tl.program_id(1)
     pair, takes = _takers(chosen, rows, expert, PER_TOKEN, PADDED, BLOCK_B)
@@ -408,7 +508,9 @@ def _down_expert(
         weight = tl.load(
             base + n[None, :] * stride_n + i[:, None], mask=(n < width)[None, :] & (i < inner)[:, None], other=0.0
         )
-        total += tl.dot(value, weight, input_precision="ieee")
+        total += tl.dot(value, weight.to(value.dtype), input_precision="ieee")
+    if SCALED:
+        total = total * tl.load(scale + expert * width + n, mask=n < width, other=0.0)[None, :]
     result = total.to(output.dtype.element_ty)
     tl.store(output + pair[:, None] * width + n[None, :], result, mask=takes[:, None] & (n < width)[None, :])
 

@@ -14,6 +14,7 @@ import torch
 
 from mm.config import DecoderConfig, LatentAttentionConfig
 from mm.language.decoder import Decoder
+from mm.language.int8 import to_int8
 from mm.transforms.fuse import fuse
 from mm.transforms.kernels import deviation, use_kernels
 from tests.language.tiny import MHA, PLAIN_ROPE, decoder, moe
@@ -61,6 +62,27 @@ def test_products_of_few_rows(rows):
     close(kernels.linear(x, weight), kernels.linear_plain(x, weight))
     close(kernels.gated(x, weight), kernels.gated_plain(x, weight))
     close(kernels.silu_mul(x), kernels.silu_mul_plain(x))
+
+
+@runs
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_products_with_weights_of_one_byte(rows):
+    x, bias = numbers(rows, 96), numbers(26)
+    weight, scale = to_int8(numbers(26, 96, scale=0.1))
+    close(kernels.linear(x, weight, bias, scale), kernels.linear_plain(x, weight, bias, scale))
+    close(kernels.linear(x, weight, None, scale), kernels.linear_plain(x, weight, None, scale))
+    if rows <= kernels.MAX_ROWS:
+        close(kernels.gated(x, weight, scale), kernels.gated_plain(x, weight, scale))
+
+
+@runs
+@pytest.mark.parametrize("rows", [2, 6])
+def test_experts_with_weights_of_one_byte(rows):
+    joint, first = to_int8(numbers(6, 96, 32, scale=0.3))
+    down, second = to_int8(numbers(6, 32, 48, scale=0.3))
+    x, chosen = numbers(rows, 32), torch.stack([torch.randperm(5)[:3] for _ in range(rows)]).to(DEVICE)
+    arguments = x, joint, down, chosen, torch.rand(rows, 3).to(DEVICE), numbers(rows, 32), (first, second)
+    close(kernels.experts(*arguments), kernels.experts_plain(*arguments))
 
 
 @runs
