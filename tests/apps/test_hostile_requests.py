@@ -144,7 +144,7 @@ def test_one_waits_in_line_while_two_run(server: str) -> None:
     message = {"text": "What is the total?", "files": [image]}
     holders = [Client(server, verbose=False) for _ in range(2)]
     for holder in holders:  # which take longer than this test waits for them
-        holder.submit("a red circle", 1, best_of=32, model="nano-janus", api_name="/draw")
+        holder.submit("a red circle", 1, seed=1, best_of=32, model="nano-janus", api_name="/draw")
     waiting = [
         client.submit({"text": "Total?", "files": [image]}, max_new_tokens=1, api_name="/chat") for _ in range(20)
     ]
