@@ -14,7 +14,7 @@ from mm.contracts import DrawingPrompt, Inputs
 from mm.families.table import build_model, load_config
 from mm.hub import find_config
 from mm.model import VisionLanguageModel
-from mm.transforms.optimize import optimize
+from mm.transforms.optimize import prepare
 
 
 def random_model(
@@ -138,7 +138,7 @@ def random_pipeline(
     """
     model = random_model(find_config(name).folder, device, dtype, layers=layers)
     if fast:
-        optimize(model.decoder)
+        prepare(model.decoder)
     processor: Any = RandomProcessor(model.decoder.vocab_size, tokens)
     return Pipeline(model, processor, name=name, graphs=fast, vae=vae)
 

@@ -44,7 +44,7 @@ from mm.images import open_image
 from mm.language.moe import Experts
 from mm.plan import Planner
 from mm.processing.base import Processor
-from mm.transforms.optimize import optimize
+from mm.transforms.optimize import prepare
 
 RECEIPT = Path(__file__).parent.parent / "examples" / "receipt.png"
 
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     make: Callable[[int], list[Inputs]]
     if options.random_weights:
         model = random_model(folder, device, dtype)
-        optimize(model.decoder)
+        prepare(model.decoder)
         device = model.device  # with its number
         engine = Engine(
             model.decoder, lambda inputs: model.embed_inputs([inputs])[0], device=device, num_slots=options.requests

@@ -330,7 +330,13 @@ def save_pretrained(
 
     Raises:
         ResourceError: the folder cannot be written or holds weights already.
+        TaskError: the model's weights are in one byte each.
     """
+    if model.decoder.quantization is not None:
+        raise TaskError(
+            f"weights in {model.decoder.quantization} cannot be written in the published layout, and what was rounded "
+            "is lost. Load the model without quantization and save that."
+        )
     folder, source = Path(folder), Path(source)
     config = load_config(source)
     family: Family[Any] = FAMILIES.load(config.family)

@@ -80,6 +80,7 @@ class Decoder(nn.Module):
         rotated = attention.qk_rope_head_dim if isinstance(attention, LatentAttentionConfig) else attention.head_dim
         self.rope = Rope(config.rope, rotated, config.max_positions)
         self.path: DecodePath | None = None  # see mm.transforms.kernels
+        self.quantization: str | None = None  # see mm.transforms.quantize
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D)."""

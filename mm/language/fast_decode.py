@@ -12,13 +12,14 @@ Letters: see ``mm.language.decode_kernels``.
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.language import decode_kernels as kernels
 from mm.language.attention import Attention, Step
 from mm.language.cache import LayerCache, StaticCache
 from mm.language.decoder import Decoder, DecoderLayer
+from mm.language.int8 import Int8Experts, Int8Linear
 from mm.language.joint import Joint
 from mm.language.latent_attention import LatentAttention
 from mm.language.layers import GatedMLP
@@ -58,7 +59,7 @@ class FastDecode:
                 return f"the router's method {mlp.gate.config.method}: greedy is needed"
             if isinstance(mlp, MoE) and mlp.dispatch != "auto":
                 return f"experts computed in the form {mlp.dispatch!r}: 'auto' is needed"
-            if isinstance(mlp, MoE) and (mlp.experts.gate_proj.shape[1] % DOT or mlp.experts.gate_proj.shape[2] % DOT):
+            if isinstance(mlp, MoE) and any(size % DOT for size in mlp.experts.down_proj.shape[1:]):
                 return f"expert sizes that are no multiples of {DOT}"
         return None
 
@@ -118,11 +119,12 @@ class FastDecode:
         sin: Tensor,
     ) -> Tensor:
         keys, values = stored.tensors
-        joint = self._joint(attention.joint, h)
+        assert attention.joint is not None
+        joint = self._linear(h, attention.joint)
         query = kernels.rotate_and_store(joint, cos, sin, positions, keys, values, attention.config.num_heads)
         keys, values = stored.read(step.visible)
         mixed = kernels.attention(query, keys, values, positions, scale=attention.scale)
-        return self._linear(mixed.flatten(1), attention.o_proj.weight, attention.o_proj.bias)
+        return self._linear(mixed.flatten(1), attention.o_proj)
 
     def _latent(
         self,
@@ -135,14 +137,12 @@ class FastDecode:
         sin: Tensor,
     ) -> Tensor:
         config = attention.config
-        query, compressed = self._joint(attention.joint, h).split(
-            (attention.query_layer.out_features, config.cache_width), dim=-1
-        )
+        assert attention.joint is not None
+        query, compressed = self._linear(h, attention.joint).split(attention.joint.sizes, dim=-1)
         if config.q_lora_rank is not None:
             norm = attention.q_a_layernorm
-            query = self._linear(
-                kernels.add_norm(query.contiguous(), None, norm.weight, norm.eps)[1], attention.q_b_proj.weight, None
-            )
+            normed = kernels.add_norm(query.contiguous(), None, norm.weight, norm.eps)[1]
+            query = self._linear(normed, attention.q_b_proj)
         nope, rope = query.unflatten(-1, (config.num_heads, -1)).split(
             (config.qk_nope_head_dim, config.qk_rope_head_dim), dim=-1
         )
@@ -155,13 +155,16 @@ class FastDecode:
         (cache,) = stored.read(step.visible)
         mixed = kernels.latent_attention(absorbed, rope, cache, positions, scale=attention.scale)
         values = torch.bmm(mixed.transpose(0, 1), value_half.transpose(1, 2)).transpose(0, 1)  # (B, H, V)
-        return self._linear(values.flatten(1), attention.o_proj.weight, attention.o_proj.bias)
+        return self._linear(values.flatten(1), attention.o_proj)
 
     def _mlp(self, mlp: GatedMLP, h: Tensor) -> Tensor:
         assert mlp.joint is not None
         # Several rows would read the weights once each.
-        hidden = kernels.gated(h, mlp.joint.weight) if len(h) == 1 else kernels.silu_mul(self._joint(mlp.joint, h))
-        return self._linear(hidden, mlp.down_proj.weight, None)
+        joint = mlp.joint
+        hidden = (
+            kernels.gated(h, joint.weight, joint.scale) if len(h) == 1 else kernels.silu_mul(self._linear(h, joint))
+        )
+        return self._linear(hidden, mlp.down_proj)
 
     def _moe(self, moe: MoE, h: Tensor) -> Tensor:
         router, experts = moe.gate, moe.experts
@@ -180,19 +183,20 @@ class FastDecode:
         assert experts.joint is not None
         shared = self._mlp(moe.shared_experts, h) if hasattr(moe, "shared_experts") else None
         if len(h) <= kernels.MAX_GROUPED_ROWS:
-            return kernels.experts(h, experts.joint, experts.down_proj, chosen, weights, shared)
+            scales = experts.scales if isinstance(experts, Int8Experts) else None
+            return kernels.experts(h, experts.joint, experts.down_proj, chosen, weights, shared, scales)
+        joint, down = (
+            experts.widened(h.dtype) if isinstance(experts, Int8Experts) else (experts.joint, experts.down_proj)
+        )
         order, ends = by_expert(chosen, len(experts.joint))
         rows = h[order // chosen.shape[1]]  # (B * K, D), expert after expert
-        hidden = kernels.silu_mul(F.grouped_mm(rows, experts.joint.transpose(1, 2), offs=ends))
-        output = F.grouped_mm(hidden, experts.down_proj.transpose(1, 2), offs=ends)
+        hidden = kernels.silu_mul(F.grouped_mm(rows, joint.transpose(1, 2), offs=ends))
+        output = F.grouped_mm(hidden, down.transpose(1, 2), offs=ends)
         places = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
         return kernels.combine(output, places.view_as(chosen), weights, shared)
 
-    def _joint(self, joint: Joint | None, h: Tensor) -> Tensor:
-        assert joint is not None
-        return self._linear(h, joint.weight, joint.bias)
-
-    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if len(x) <= kernels.MAX_ROWS:
-            return kernels.linear(x, weight, bias)
-        return F.linear(x, weight, bias)
+    def _linear(self, x: Tensor, layer: nn.Linear | Int8Linear | Joint) -> Tensor:
+        scale = layer.scale if isinstance(layer, Int8Linear | Joint) else None
+        if len(x) <= (kernels.MAX_ROWS if scale is None else kernels.MAX_GROUPED_ROWS):
+            return kernels.linear(x, layer.weight, layer.bias, scale)
+        return kernels.linear_plain(x, layer.weight, layer.bias, scale)

@@ -20,6 +20,8 @@ class Joint:
         layers: of equal input width; weights on one device, of one type.
     """
 
+    scale: Tensor | None = None  # of weights in one byte, see mm.language.int8
+
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers = tuple(layers)
         self.sizes = [layer.out_features for layer in layers]

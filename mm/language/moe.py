@@ -190,14 +190,14 @@ class Experts(nn.Module):
             up = F.grouped_mm(rows, self.up_proj.transpose(1, 2), offs=ends)
         out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)  # (M * K, D)
         out = out[order.argsort()].unflatten(0, indices.shape)  # (M, K, D)
-        return _mix(out, weights)
+        return mix(out, weights)
 
     def gathered(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """The chosen experts' weights copied for each token: for very few tokens, no host involved."""
         gate = torch.einsum("md,mkid->mki", x, self.gate_proj[indices])
         up = torch.einsum("md,mkid->mki", x, self.up_proj[indices])
         out = torch.einsum("mki,mkdi->mkd", F.silu(gate) * up, self.down_proj[indices])
-        return _mix(out, weights)
+        return mix(out, weights)
 
     def every(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Every expert on every token, and the chosen ones picked: reads each weight once, copies none, no host
@@ -205,7 +205,7 @@ class Experts(nn.Module):
         rows = x.expand(self.gate_proj.shape[0], *x.shape)  # (E, M, D)
         hidden = F.silu(rows.bmm(self.gate_proj.transpose(1, 2))) * rows.bmm(self.up_proj.transpose(1, 2))  # (E, M, I)
         out = hidden.bmm(self.down_proj.transpose(1, 2))  # (E, M, D)
-        return _mix(out[indices, torch.arange(x.shape[0], device=x.device).unsqueeze(1)], weights)
+        return mix(out[indices, torch.arange(x.shape[0], device=x.device).unsqueeze(1)], weights)
 
     def dense(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """Every expert on every token, unchosen ones weighted zero: one wide MLP, good for training small models."""
@@ -216,7 +216,7 @@ class Experts(nn.Module):
         return F.linear(hidden.flatten(1), self.down_proj.transpose(0, 1).flatten(1))
 
 
-def _mix(out: Tensor, weights: Tensor) -> Tensor:
+def mix(out: Tensor, weights: Tensor) -> Tensor:
     """(M, K, D) expert outputs and (M, K) float32 weights -> (M, D), summed in float32 as published."""
     return (out.float() * weights.unsqueeze(-1)).sum(dim=1).to(out.dtype)
 

@@ -48,13 +48,17 @@ def unfuse(model: nn.Module) -> None:
             module.part()
 
 
-def _layers(module: Attention | LatentAttention | GatedMLP) -> tuple[nn.Linear, ...]:
-    """The layers of a module that take the same input."""
+def joined_names(module: Attention | LatentAttention | GatedMLP) -> tuple[str, ...]:
+    """Names of the layers of a module that take the same input."""
     if isinstance(module, Attention):
-        return module.q_proj, module.k_proj, module.v_proj
+        return "q_proj", "k_proj", "v_proj"
     if isinstance(module, LatentAttention):
-        return module.query_layer, module.kv_a_proj_with_mqa
-    return module.gate_proj, module.up_proj
+        return "q_proj" if module.config.q_lora_rank is None else "q_a_proj", "kv_a_proj_with_mqa"
+    return "gate_proj", "up_proj"
+
+
+def _layers(module: Attention | LatentAttention | GatedMLP) -> tuple[nn.Linear, ...]:
+    return tuple(getattr(module, name) for name in joined_names(module))
 
 
 def _agree(layers: tuple[nn.Linear, ...]) -> bool:

@@ -3,13 +3,22 @@
 from mm.language.decoder import Decoder
 from mm.transforms.fuse import fuse
 from mm.transforms.kernels import use_kernels
+from mm.transforms.quantize import Quantization, quantize
 
 
-def optimize(decoder: Decoder) -> str | None:
-    """Fuse a loaded decoder, and on CUDA run its decode steps with kernels.
+def prepare(decoder: Decoder, *, optimize: bool = True, quantization: Quantization | None = None) -> str | None:
+    """Fuse a loaded decoder, round its weights where it is asked for, and on CUDA run its steps with kernels.
+
+    Args:
+        decoder: loaded, with merged LoRA weights.
+        optimize: False neither fuses nor uses kernels.
+        quantization: see ``mm.transforms.quantize``.
 
     Returns:
         Why it runs without kernels; None where it has them.
     """
-    fuse(decoder)
-    return use_kernels(decoder)
+    if optimize:
+        fuse(decoder)
+    if quantization is not None:
+        quantize(decoder, quantization)
+    return use_kernels(decoder) if optimize else "they were not asked for"

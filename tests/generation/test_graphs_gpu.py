@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mm.families.table import load_model, load_processor
-from mm.transforms.optimize import optimize
+from mm.transforms.optimize import prepare
 from tests.generation import test_image
 from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone
 from tests.generation.test_image import draw
@@ -88,7 +88,7 @@ def test_changed_weights_are_used(on_gpu, new_row):
 def test_seeded_pictures_are_those_of_steps_launched_anew(golden):
     folder = golden("janus_pro") / "checkpoint"
     model, processor = load_model(folder, device="cuda", dtype="float32"), load_processor(folder)
-    optimize(model.decoder)
+    prepare(model.decoder)
     jobs = [(processor.drawing_prompt("red " * n + "circles"), n, 5.0 if n % 3 else 1.0) for n in range(1, 8)]
     with test_image.new_engine(model, graphs=False) as engine:
         plain = draw(engine, jobs)
