@@ -60,8 +60,8 @@ from mm.weights import Progress
 # (14.7 M parameters: 4.4 ms a token with one, 4.6 ms with two), and where another process uses the cores, waiting for
 # each other costs far more than the step (220 to 420 ms a token with two).
 SINGLE_THREAD_BYTES = 128 * 2**20
-# Prompt tokens that go through the decoder at once on a CPU where nobody waits for a single answer: attention within one
-# piece skips what is hidden (1,437 tokens of nano-vl2 on one core: 0.34 s in one piece, 0.41 s in pieces of 512).
+# Prompt tokens that go through the decoder at once on a CPU where nobody waits for a single answer: attention within
+# one piece skips what is hidden (1,437 tokens of nano-vl2 on one core: 0.34 s in one piece, 0.41 s in pieces of 512).
 CPU_BULK_CHUNK = 2048
 # Conversations that `chat_batch` runs together.
 DEFAULT_BATCH_SIZE = 8

@@ -77,7 +77,7 @@ class LocalEngine:
                 folder=pipe.folder,
                 context=min(pipe.context, pipe.model.decoder.max_positions),
                 max_running=-(-self.batch // count),
-                bulk=pipe.model.device.type != "cpu",  # a CPU gains nothing from more than one image at a time
+                bulk=True,
             )
             own.context = pipe.context  # beyond what was trained: whoever loaded it was warned
             self.pipes.append(own)
