@@ -192,12 +192,9 @@ def overflow_message(
     """
     wanted, prompt, num_images = settings.sampling.max_new_tokens, inputs.num_tokens, len(inputs.spans)
     text_tokens = prompt - sum(span.stop - span.start for span in inputs.spans)
-    plural = "" if num_images == 1 else "s"
+    share = f" ({prompt - text_tokens:,} of them for {num_images} image{'s' * (num_images != 1)})" if num_images else ""
     answer = "at least one token of answer" if wanted is None else f"{wanted:,} tokens of answer"
-    text = (
-        f"the prompt takes {prompt:,} tokens ({prompt - text_tokens:,} of them for {num_images} image{plural}) and "
-        f"{answer}, but the context of {name} is {context:,} tokens."
-    )
+    text = f"the prompt takes {prompt:,} tokens{share} and {answer}, but the context of {name} is {context:,} tokens."
     room = context - (wanted or min(256, context // 4))  # an answer of a few words should fit too
     for tiles in range((settings.max_tiles or _MOST_TILES) - 1, 0, -1) if num_images else ():
         shrunk = text_tokens + sum(
