@@ -35,9 +35,19 @@ from .server import run_app
 
 ASK, FIND = "Ask", "Find in the image"
 ASK_HERE = "Ask about the image ..."
+TITLE = 40  # letters of a saved conversation's name
 UNKNOWN_CONTEXT = 4096  # until a model is loaded
 NEAR_THE_END = 0.75  # part of the context from which on the page says how full it is
 Turn = dict[str, Any]
+
+
+class Chat(gr.ChatInterface):
+    """Names saved conversations in words alone: many machines have no glyph for Gradio's paper clip."""
+
+    def _generate_chat_title(self, conversation: list[Any]) -> str:
+        texts = (_content(turn.get("content"))[0] for turn in conversation if turn.get("role") == "user")
+        title = next(filter(None, texts), "Pictures")
+        return title if len(title) <= TITLE else title[: TITLE - 3] + "..."
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,7 @@ def build_page(models: Models) -> Page:
                 with gr.Accordion("Last answer as data", open=False):
                     data = gr.JSON(label="Answer", show_label=False, max_height=400)
         with main_column:
-            chat = gr.ChatInterface(
+            chat = Chat(
                 answer,
                 multimodal=True,
                 editable=True,

@@ -11,6 +11,8 @@ import signal
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from gradio import processing_utils
 
 from mm.errors import MMError, OptionError
 
+from .common import DELETE_AFTER_S
 from .line import RUNNING, WAITING, Line
 from .models import Models, Task
 
@@ -45,7 +48,7 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; } 
   .app-work { display: grid !important; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 3fr); align-items: start; }
   .app-work > :nth-child(2) { grid-area: 1 / 2 / span 2; }
 }
-.app-gallery .grid-wrap { max-height: none !important; padding-top: 34px; }
+.app-gallery .grid-wrap, .app-album .grid-wrap { max-height: none !important; padding-top: 34px; }
 .app-gallery .grid-container { max-width: 66vh; margin: 0 auto; }
 """
 
@@ -174,7 +177,28 @@ def make_private_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="mm-app-")).resolve()
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    threading.Thread(target=_keep_sweeping, args=(folder,), name="mm-sweep", daemon=True).start()
     return folder
+
+
+def sweep(folder: Path, age_s: float) -> int:
+    """Delete the files below a folder that nobody wrote for so long; returns how many. Gradio deletes what it knows of;
+    this finds the rest, such as previews that were overtaken by the next one."""
+    deleted, now = 0, time.time()
+    for path in folder.rglob("*"):
+        try:
+            if path.is_file() and now - path.lstat().st_mtime > age_s:
+                path.unlink()
+                deleted += 1
+        except OSError:  # gone meanwhile
+            continue
+    return deleted
+
+
+def _keep_sweeping(folder: Path) -> None:
+    while folder.is_dir():
+        time.sleep(DELETE_AFTER_S / 4)
+        sweep(folder, DELETE_AFTER_S)
 
 
 def serve(demo: gr.Blocks, options: ServeOptions) -> str:
@@ -184,8 +208,7 @@ def serve(demo: gr.Blocks, options: ServeOptions) -> str:
         OptionError: the port cannot be had, or the page cannot be shared.
     """
     close_downloads()
-    if options.share:
-        print(SHARE_WARNING + (" Ask for a password with --auth." if options.auth is None else ""), file=sys.stderr)
+    warn_of_sharing(options)
     port = options.port if options.port is not None else free_port(options.host)
     demo.queue(default_concurrency_limit=None)  # the apps have a line of their own
     try:
@@ -216,6 +239,12 @@ def serve(demo: gr.Blocks, options: ServeOptions) -> str:
         demo.close()
         raise OptionError("the page cannot be shared: the servers of Gradio cannot be reached. Leave out --share")
     return url
+
+
+def warn_of_sharing(options: ServeOptions) -> None:
+    """What ``--share`` means, on standard error."""
+    if options.share:
+        print(SHARE_WARNING + (" Ask for a password with --auth." if options.auth is None else ""), file=sys.stderr)
 
 
 def theme() -> gr.themes.Base:

@@ -193,11 +193,12 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     album = gr.Gallery(
                         label="Earlier pictures",
                         columns=6,
-                        height=260,
+                        height="auto",
                         object_fit="contain",
                         interactive=False,
                         allow_preview=False,
                         buttons=[],
+                        elem_classes="app-album",
                     )
                     clear = gr.Button("Clear the history", size="sm")
                 with gr.Accordion("Last drawing as data", open=False):

@@ -5,9 +5,11 @@ Screenshots of each app in light, dark and phone width go to tests/apps/out, whi
 
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
@@ -168,6 +170,24 @@ def test_cancel_keeps_what_is_finished(context: BrowserContext, server: str) -> 
     expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("Stopped: ")).to_be_visible(timeout=5000)
+
+
+def test_a_closed_tab_ends_its_drawing(context: BrowserContext, server: str) -> None:
+    def ended() -> int:
+        return int(httpx.post(f"{server}/gradio_api/run/ended", json={"data": []}).json()["data"][0])
+
+    page = opened(context, server, "Text to image")
+    page.get_by_label("Prompt", exact=True).fill("a red circle")
+    page.get_by_label("number input for Pictures").fill("16")
+    before = ended()
+    page.get_by_role("button", name="Draw", exact=True).click()
+    expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)
+    assert ended() == before
+    page.close()
+    deadline = time.monotonic() + 5
+    while ended() == before:
+        assert time.monotonic() < deadline, "the drawing goes on after its tab is closed"
+        time.sleep(0.1)
 
 
 def test_the_camera_takes_a_picture(context: BrowserContext, server: str) -> None:

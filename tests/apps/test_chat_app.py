@@ -162,6 +162,15 @@ def test_history_becomes_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         chat.conversation([], {"text": "the cat", "files": []}, chat.FIND)
 
 
+def test_saved_conversations_are_named_in_words() -> None:
+    title = chat.Chat._generate_chat_title
+    picture = {"type": "file", "file": {"path": "a.png"}}
+    asked = {"role": "user", "content": [picture, {"type": "text", "text": "What is the total?"}]}
+    assert title(None, [{"role": "user", "content": [picture]}, asked]) == "What is the total?"
+    assert title(None, [{"role": "user", "content": [picture]}]) == "Pictures"
+    assert len(title(None, [{"role": "user", "content": "x" * 99}])) == 40
+
+
 def test_the_oldest_question_goes_first(pipe: Pipeline) -> None:
     receipt = Image.open(EXAMPLES / "receipt.png").convert("RGB")
     turns = []

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import gradio as gr
@@ -128,3 +129,30 @@ def test_errors_are_sentences(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(gr.Error, match="an error of its own") as bug, common.sentences():
         raise RuntimeError("secret detail")
     assert "secret" not in str(bug.value) and "secret detail" in caplog.text
+
+
+def test_sharing_is_off_unless_asked_for_and_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    server.warn_of_sharing(options())
+    assert capsys.readouterr().err == ""
+    server.warn_of_sharing(options("--share"))
+    said = capsys.readouterr().err
+    assert "makes this page public" in said and "Ask for a password with --auth" in said
+    server.warn_of_sharing(options("--share", "--auth", "ada:a"))
+    assert "Ask for a password" not in capsys.readouterr().err
+
+
+def test_old_files_are_swept(tmp_path: Path) -> None:
+    for name, age_s in (("old.png", 7200), ("new.png", 10)):
+        (tmp_path / "hash").mkdir(exist_ok=True)
+        path = tmp_path / "hash" / name
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age_s,) * 2)
+    assert server.sweep(tmp_path, 3600) == 1
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["new.png"]
+
+
+def test_a_file_is_kept_once_and_atomically(folder: Path) -> None:
+    first = common.keep_file("a.txt", lambda path: path.write_text("x"))
+    assert common.keep_file("a.txt", lambda path: path.write_text("x")) == first
+    assert Path(first).is_relative_to(folder) and common.uploaded(first) == Path(first)
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["a.txt"]
