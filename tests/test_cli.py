@@ -317,6 +317,8 @@ def test_models() -> None:
     assert "`processor_config.json` (369 bytes) and `preprocessor_config.json`" in out
     verbose = {line.split("\t")[0]: line for line in out.splitlines()}
     assert "<｜begin▁of▁generation｜>" in verbose["deepseek-ai/JanusFlow-1.3B"]
+    assert "\tguidance scale 2, temperature 1\t" in verbose["nano-janus"]
+    assert "\tguidance scale 5, temperature 1\t" in verbose["deepseek-ai/Janus-Pro-7B"]
     assert "16133111152" in verbose["deepseek-ai/deepseek-vl2-small"]
     assert verbose["deepseek-ai/Janus-1.3B"].endswith(
         "\tUser, Assistant, <image_placeholder>, <begin_of_image>, <end_of_image>, <｜▁pad▁｜>"

@@ -1,6 +1,7 @@
 """What makes a pass cheaper on a GPU without changing what is computed: fused kernels and a narrow residual stream."""
 
 import logging
+import warnings
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ def compile_blocks(objective: StepObjective) -> None:
 
     torch._dynamo.config.recompile_limit = _RECOMPILE_LIMIT
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    # diffusers asks for torch's version through a cache, which compilation may well look through.
+    warnings.filterwarnings("ignore", r"Dynamo detected a call to a `functools\.lru_cache`", UserWarning)
     for name in objective.stacks:
         for block in objective.model.get_submodule(name).children():
             block.compile(dynamic=True)

@@ -68,7 +68,7 @@ def test_weights_for_understanding_only(folder: Path) -> None:
     assert reply.token_ids == (996, 565, 1356, 406), "as recorded with all weights"
     with pytest.raises(
         TaskError,
-        match=r"my-model has no generation side .* cannot draw. Models that can: deepseek-ai/Janus-1.3B, "
+        match=r"my-model has no generation side .* cannot draw. Models that can: nano-janus, deepseek-ai/Janus-1.3B, "
         r"deepseek-ai/Janus-Pro-1B, deepseek-ai/Janus-Pro-7B, deepseek-ai/JanusFlow-1.3B\.",
     ):
         image_head_of(model, "my-model")
