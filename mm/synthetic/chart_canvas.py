@@ -35,6 +35,7 @@ class Canvas:
         self.image = Image.new("RGB", (width * smooth, height * smooth), paper)
         self.painter = ImageDraw.Draw(self.image)
         self.labels: list[Label] = []
+        self.areas: list[tuple[int, Rect]] = []  # codepoint and box of parts of shapes that are labelled like text
 
     def _grown(self, values: Sequence[float]) -> list[int]:
         return [round(value * self.smooth) for value in values]
@@ -184,8 +185,8 @@ class Canvas:
         return image
 
     def glyphs(self) -> NDArray[np.float32]:
-        """(G, 5) codepoint and box of every character but spaces."""
-        rows: list[tuple[float, float, float, float, float]] = []
+        """(G, 5) codepoint and box of every labelled area, then of every character but spaces."""
+        rows: list[tuple[float, float, float, float, float]] = [(code, *box) for code, box in self.areas]
         for label in self.labels:
             pen, edges = label.pen, label.pen.edges(label.text)
             cos, sin = math.cos(math.radians(label.angle)), math.sin(math.radians(label.angle))

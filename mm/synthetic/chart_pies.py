@@ -4,12 +4,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mm.synthetic.chart_axes import LegendKey, NoRoomError, Typeset, place_title, reserve_legend
 from mm.synthetic.chart_canvas import Canvas, Rect
 from mm.synthetic.chart_data import ChartData
 from mm.synthetic.chart_styles import Look, contrast
 from mm.synthetic.dice import Dice
 from mm.synthetic.fonts import Colour, Pen
+
+SHARE_CODES = range(0xC0, 0xD4)
+"""Codepoints of areas of slices, see ``share_code``; letters with accents, which English text hardly has."""
+
+_ROWS = 14  # of boxes in a slice's label
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def draw_pie(canvas: Canvas, look: Look, pens: Typeset, data: ChartData, plan: P
     hole = dice.uniform(0.4, 0.68) if plan.donut else 0.0
     order = dice.shuffled(range(len(names))) if plan.shuffled else list(range(len(names)))
     middles = _slices(canvas, look, data, colours, centre, radius, hole, order, dice)
+    _label_slices(canvas, data, middles, centre, radius, hole)
     if hole:
         inner = radius * hole
         canvas.ellipse((centre[0] - inner, centre[1] - inner, centre[0] + inner, centre[1] + inner), look.paper)
@@ -145,6 +153,43 @@ def _slices(
                 [centre, (centre[0] + radius * math.cos(edge), centre[1] + radius * math.sin(edge))], lines, width
             )
     return middles
+
+
+def share_code(share: float) -> int:
+    """Codepoint that labels the area of a slice: a letter for every twentieth of the whole."""
+    return SHARE_CODES.start + min(len(SHARE_CODES) - 1, int(20 * share))
+
+
+def _label_slices(
+    canvas: Canvas,
+    data: ChartData,
+    middles: Sequence[tuple[float, float]],
+    centre: tuple[float, float],
+    radius: float,
+    hole: float,
+) -> None:
+    """Label the area of each slice with its share, in rows of boxes: the encoder is asked for it at every patch.
+
+    How large a slice is can be told from the whole picture only; answers alone teach it slowly.
+    """
+    total, step = sum(data.values[0]), 2 * radius / _ROWS
+    codes = [share_code(value / total) for value in data.values[0]]
+    places = (np.arange(_ROWS) + 0.5) * step - radius
+    x, y = np.meshgrid(places, places)  # (rows, columns), from the centre
+    away = np.hypot(x, y)
+    apart = np.stack([(np.arctan2(y, x) - middle + math.pi) % (2 * math.pi) - math.pi for middle, _ in middles])
+    inside = np.abs(apart) / np.array([max(sweep, 1e-9) for _, sweep in middles])[:, None, None]
+    owner = np.where((away <= radius) & (away >= hole * radius), inside.argmin(axis=0), -1)
+    for row in range(_ROWS):
+        top, start = centre[1] - radius + row * step, 0
+        for column in range(1, _ROWS + 1):
+            if column < _ROWS and owner[row, column] == owner[row, start]:
+                continue
+            if owner[row, start] >= 0:
+                left = centre[0] - radius
+                box = (left + start * step, top, left + column * step, top + step)
+                canvas.areas.append((codes[owner[row, start]], box))
+            start = column
 
 
 def _width(pen: Pen) -> Callable[[str], float]:

@@ -31,7 +31,9 @@ class Sample:
 
     image: Image.Image  # mode RGB
     turns: tuple[Turn, ...]  # in random order
-    glyphs: NDArray[np.float32]  # (G, 5): codepoint, x0, y0, x1, y1 in pixels, inside the image; no spaces
+    # (G, 5): codepoint, x0, y0, x1, y1 in pixels, inside the image; no spaces. Areas of slices of a pie come before the
+    # characters (``mm.synthetic.chart_pies.share_code``).
+    glyphs: NDArray[np.float32]
     text: str  # the whole transcription
     fields: dict[str, str]  # name of a field -> its value as printed ("total", "date", "store", form labels ...)
     kind: str  # the kind that was asked for

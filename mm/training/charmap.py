@@ -13,7 +13,7 @@ from mm.processing.tiling import fit
 from mm.training.ring import IGNORED_CHARACTER
 
 NUM_CHARACTERS = 256  # 0 is blank, 255 is ignored; between them the bytes of Windows-1252
-_MIN_HEIGHT = 5.0  # pixels of a view: smaller text is not asked for
+_MIN_HEIGHT = 5.0  # pixels of a view: a smaller character is not asked for
 
 
 def character_class(codepoint: int) -> int:
@@ -61,11 +61,11 @@ def _paint(
         half = patch_size / 2
         left, right = glyphs[:, 1] * scale_x + offset_x, glyphs[:, 3] * scale_x + offset_x
         top, bottom = glyphs[:, 2] * scale_y + offset_y, glyphs[:, 4] * scale_y + offset_y
-        readable = float(np.median(bottom - top)) >= _MIN_HEIGHT
+        readable = np.maximum(bottom - top, right - left) >= _MIN_HEIGHT  # of turned text the width is its height
         x0, x1 = _covered(left, right, half, columns)
         y0, y1 = _covered(top, bottom, patch_size, rows)
-        for code, a, b, c, d in zip(glyphs[:, 0].astype(int).tolist(), y0, y1, x0, x1, strict=True):
-            painted[a:b, c:d] = character_class(code) if readable else IGNORED_CHARACTER
+        for code, seen, a, b, c, d in zip(glyphs[:, 0].astype(int), readable, y0, y1, x0, x1, strict=True):
+            painted[a:b, c:d] = character_class(int(code)) if seen else IGNORED_CHARACTER
     return painted.reshape(rows, columns // 2, 2)
 
 

@@ -1,6 +1,7 @@
 """Charts and data tables: equal draws, answers that agree with each other and with the picture, text inside it."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mm.synthetic import charts, data_tables
 from mm.synthetic.chart_axes import NoRoomError, ValueAxis, make_axis, typeset
 from mm.synthetic.chart_canvas import Canvas
 from mm.synthetic.chart_data import ChartData, draw_labels
-from mm.synthetic.chart_pies import PiePlan, draw_pie, percents
+from mm.synthetic.chart_pies import SHARE_CODES, PiePlan, draw_pie, percents, share_code
 from mm.synthetic.chart_plan import PlotPlan
 from mm.synthetic.chart_plots import draw_axes_chart
 from mm.synthetic.chart_questions import (
@@ -72,7 +73,9 @@ def test_what_a_sample_holds(kind: str, level: float, fonts: FontSet) -> None:
         boxes = sample.glyphs[:, 1:]
         assert (boxes >= 0).all() and (boxes[:, [0, 2]] <= width).all() and (boxes[:, [1, 3]] <= height).all()
         letters = sum(not letter.isspace() for letter in sample.text)
-        assert len(sample.glyphs) == letters
+        areas = np.isin(sample.glyphs[:, 0], SHARE_CODES)
+        assert np.count_nonzero(~areas) == letters and areas.any() == (kind == "pie")
+        assert not areas[areas.sum() :].any()  # they come first: text is painted over them
 
 
 @pytest.mark.parametrize("kind", CHARTS)
@@ -460,3 +463,24 @@ def test_no_wording_is_one_of_the_evaluation() -> None:
                 for mark in ("bar", "slice", "point"):
                     plain = re.sub(r"{\w+}", "*", text.replace("{mark}", mark)).lower()
                     assert plain not in held, (name, text)
+
+
+def test_areas_of_slices_are_as_large_as_their_shares(fonts: FontSet) -> None:
+    plan = PiePlan(
+        donut=False, labels="legend", figures="", figures_at="slice", legend="right", percent_decimals=0, shuffled=True
+    )
+    data = replace(plain_data(3), values=((50.0, 30.0, 20.0),))
+    for seed in range(5):
+        dice = Dice(np.random.default_rng(seed))
+        look = draw_look(dice, fonts, 0.0)
+        canvas = Canvas(560, 480, look.paper, 1)
+        draw_pie(canvas, look, typeset(fonts, look, 15, dice), data, plan, dice)
+        sizes = {code: 0.0 for code in map(share_code, (0.5, 0.3, 0.2))}
+        for code, (x0, y0, x1, y1) in canvas.areas:
+            sizes[code] += (x1 - x0) * (y1 - y0)
+        shares = [size / sum(sizes.values()) for size in sizes.values()]
+        assert shares == pytest.approx([0.5, 0.3, 0.2], abs=0.03), seed
+        colours: dict[int, set[object]] = {code: set() for code in sizes}
+        for code, (x0, y0, x1, y1) in canvas.areas:
+            colours[code].add(canvas.image.getpixel((int((x0 + x1) / 2), int((y0 + y1) / 2))))
+        assert all(look.palette[index] in colours[code] for index, code in enumerate(sizes)), seed
