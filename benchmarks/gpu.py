@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.random_model import random_model, random_pipeline, write_random_autoencoder
 from mm import Pipeline
 from mm.hub import find_config
+from mm.transforms.optimize import prepare
 
 CODES = 576
 
@@ -189,9 +190,32 @@ def check_row(rows: Rows, job: str, name: str, *, layers: int = 6) -> None:
     rows.row(f"check {job}", work)
 
 
-def language(rows: Rows, job: str, name: str) -> None:
-    """Prefill and decoding of a mixture of experts."""
+def int8(rows: Rows, job: str, name: str, measure: Callable[..., None]) -> None:
+    """The rows of a model in one byte a weight, and how far its logits move."""
     pipe = built(rows, job, name)
+    decoder = pipe.model.decoder
+
+    @torch.inference_mode()
+    def logits() -> torch.Tensor:
+        ids = torch.randint(1000, (1, 64), generator=torch.Generator().manual_seed(0)).to(rows.device)
+        return decoder.logits(decoder(decoder.embed(ids)))
+
+    def change() -> dict[str, Any]:
+        before, weights = logits(), torch.cuda.memory_allocated() if rows.device.type == "cuda" else 0
+        prepare(decoder, quantization="int8")
+        after = logits()
+        same = (before.argmax(-1) == after.argmax(-1)).float().mean().item()
+        now = torch.cuda.memory_allocated() if rows.device.type == "cuda" else 0
+        moved = ((after - before).norm() / before.norm()).item()
+        return {"logits_moved": moved, "same_best_token": same, "allocated_gb": [weights / 1e9, now / 1e9]}
+
+    rows.row(f"{job}: what int8 changes", change)
+    measure(rows, job, name, pipe)
+
+
+def language(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> None:
+    """Prefill and decoding of a mixture of experts."""
+    pipe = pipe or built(rows, job, name)
     few, many = 8, 136
 
     def prefill(count: int) -> Callable[[], dict[str, Any]]:
@@ -226,9 +250,9 @@ def language(rows: Rows, job: str, name: str) -> None:
             rows.row(f"{job} decode, {label}, graphs without kernels of our own", decode(count))
 
 
-def pictures(rows: Rows, job: str, name: str) -> None:
+def pictures(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> None:
     """Pictures from prompts to pixels."""
-    pipe = built(rows, job, name)
+    pipe = pipe or built(rows, job, name)
 
     def draw(count: int) -> None:
         drawn = pipe.generate_images(f"picture {next(_numbers)}", num_images_per_prompt=count, seed=next(_numbers))
@@ -418,6 +442,8 @@ GROUPS: dict[str, Callable[[Rows], None]] = {
     "janusflow": flow,
     "towers": towers,
     "vq": vq,
+    "int8-vl2-small": lambda rows: int8(rows, "VL2-Small int8", "deepseek-ai/deepseek-vl2-small", language),
+    "int8-janus-7b": lambda rows: int8(rows, "Janus-Pro-7B int8", "deepseek-ai/Janus-Pro-7B", pictures),
     "alternatives-janus-7b": lambda rows: alternative(rows, "Llama of Janus-Pro-7B", "", JANUS, "Llama", (2, 32)),
     "alternatives-vl2-small": lambda rows: alternative(rows, "VL2-Small", "", SMALL, "DeepseekV2", (1, 16)),
 }
