@@ -11,6 +11,7 @@ import pickle
 import queue
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
@@ -21,13 +22,14 @@ from multiprocessing.context import SpawnProcess
 
 from mm.errors import OptionError, ResourceError
 from mm.evaluation.asking import Asked, OwnDesk, Reader, places_for
+from mm.evaluation.rendering import without_interrupts
 from mm.evaluation.report import Answer
 
 OpenReader = Callable[[int], Reader]
 """Makes the reader of the process with this number, from 0 on. A function or a partial of a module, so that it can be
 sent to the process."""
 
-_END_SECONDS = 10.0  # for a process to end by itself
+_END_SECONDS = 3.0  # for the processes to end by themselves: a step of the model, or not at all while one is loaded
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class _Worker:
             name=f"mm-reader-{number}",
             daemon=True,
         )
-        self.process.start()
+        with without_interrupts():
+            self.process.start()
         there.close()
         self.pending: dict[int, Future[list[Answer]]] = {}
         self.error: Exception | None = None
@@ -190,8 +193,9 @@ def open_readers(
     finally:
         for worker in workers:
             worker.close()
+        end = time.monotonic() + _END_SECONDS
         for worker in workers:
-            worker.join(_END_SECONDS)
+            worker.join(max(0.0, end - time.monotonic()))
 
 
 def _serve(

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -50,7 +51,8 @@ class Painter:
         while errands or running:
             try:
                 while errands and len(running) < ERRANDS_AHEAD * self._workers:
-                    running.append(self._pool.submit(_draw, task, errands.popleft(), self._fonts))
+                    with without_interrupts():  # the first ones start processes
+                        running.append(self._pool.submit(_draw, task, errands.popleft(), self._fonts))
                 drawn = running.popleft().result()
             except BrokenProcessPool as error:
                 raise ResourceError(
@@ -83,6 +85,20 @@ def open_painter(workers: int, folders: Sequence[Path] | None = None) -> Iterato
         yield Painter(fonts, pool, workers)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Processes that are started inside never hear of Ctrl-C, which is for the process that reads: they inherit that it
+    is ignored. (On Windows, and from another thread than the main one, they hear of it while they begin.)"""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin() -> None:
