@@ -27,7 +27,10 @@ def drawing_prompt(scene: Scene, dice: Dice) -> str:
     sized = style == "full" or dice.chance(0.7)
     names = [_phrase(group, dice, coloured, sized) for group in scene.groups]
     what = _arranged(scene, names, dice, placed)
-    text = _grounded(what, scene.background, dice) if grounded else what
+    if grounded and placed and scene.place and dice.chance(0.4):  # as captions do: "at the top of a red background"
+        text = f"{names[0]} {_place(scene.place, dice)} of {_with_article(scene.background)} background"
+    else:
+        text = _grounded(what, scene.background, dice) if grounded else what
     if dice.chance(0.22):
         text = dice.pick(_LEADS) + text
     if dice.chance(0.1):
@@ -45,7 +48,7 @@ def _phrase(group: Group, dice: Dice, coloured: bool, sized: bool) -> str:
         return f"{group.count if dice.chance(0.2) else NUMBERS[group.count]} {words}"
     if dice.chance(0.08):
         return f"one {words}"
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return _with_article(words)
 
 
 def _arranged(scene: Scene, names: list[str], dice: Dice, placed: bool) -> str:
@@ -81,16 +84,20 @@ def _place(place: str, dice: Dice) -> str:
     return dice.pick([place, place, side, f"{side} side" if name in ("left", "right") else f"near the {name}"])
 
 
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def _grounded(what: str, background: str, dice: Dice) -> str:
-    article = "an" if background[0] in "aeiou" else "a"
+    ground = _with_article(background)
     return dice.pick([
-        f"{what} on {article} {background} background",
-        f"{what} on {article} {background} background",
-        f"{what} on {article} {background} background",
+        f"{what} on {ground} background",
+        f"{what} on {ground} background",
+        f"{what} on {ground} background",
         f"{what} on {background}",
         f"{what}, {background} background",
-        f"{what} with {article} {background} background",
-        f"{what} against {article} {background} background",
+        f"{what} with {ground} background",
+        f"{what} against {ground} background",
         f"{what}. The background is {background}",
-        f"on {article} {background} background, {what}",
+        f"on {ground} background, {what}",
     ])  # fmt: skip

@@ -48,8 +48,8 @@ def is_held_out(scene: Scene) -> bool:
 
 def draw_drawing(dice: Dice) -> Scene:
     """Make up a scene that training may see."""
-    count = dice.weighted({1: 0.34, 2: 0.38, 3: 0.28})
-    alone = dice.weighted({1: 5, 2: 1.6, 3: 1.6, 4: 1.6, 5: 1.5, 6: 1.5})  # before trying, or many would be rare
+    count = dice.weighted({1: 0.34, 2: 0.35, 3: 0.31})
+    alone = dice.weighted({1: 4.5, 2: 1.4, 3: 1.5, 4: 1.7, 5: 2.0, 6: 2.2})  # before trying, or many would be rare
     while True:
         background = "white" if dice.chance(0.2) else dice.pick(sorted(COLOURS))
         numbers = [alone] if count == 1 else [dice.weighted({1: 5, 2: 4, 3: 3, 4: 2, 5: 1.2}) for _ in range(count)]
@@ -146,17 +146,21 @@ def render(kind: str, rng: np.random.Generator, fonts: FontSet, level: float = 1
     """A picture of 128 pixels, or two side by side.
 
     Args:
-        kind: "drawing" (a prompt, in ``fields``, and a plain picture of it), "drawing_scene" (a picture with caption
-            and questions), or "drawing_pair": one of each, of different scenes, the drawing on the left.
+        kind: "drawing" (a prompt, in ``fields``, and a plain picture of it), "drawing_shades" (a clean picture in other
+            shades and outlines, for an image tokenizer), "drawing_scene" (a picture with caption and questions), or
+            "drawing_pair": a drawing and a scene, of different groups, the drawing on the left.
         rng: every draw comes from it.
         fonts: not drawn with; part of every renderer's signature.
-        level: of "drawing_scene": 0 (plain) to 1 (other shades, outlines and manners, blur and noise).
+        level: of "drawing_shades" and "drawing_scene": 0 (plain) to 1 (other shades, outlines and manners; a scene also
+            has blur and noise).
 
     The sample's ``glyphs`` are the objects: number of the pair in ``pair_number`` and the box.
     """
     dice = Dice(rng)
     if kind == "drawing":
         return _drawing(dice)
+    if kind == "drawing_shades":
+        return _shaded(dice, level)
     if kind == "drawing_scene":
         return _seen(dice, level)
     left, right = _drawing(dice), _seen(dice, level)
@@ -172,6 +176,15 @@ def _drawing(dice: Dice) -> Sample:
     scene = draw_drawing(dice)
     fields = {"caption": scene.caption(), "prompt": drawing_prompt(scene, dice)}
     return Sample(_painted(scene, dice), (), _objects(scene), "", fields, "drawing")
+
+
+def _shaded(dice: Dice, level: float) -> Sample:
+    """What a clean picture may look like that the tokenizer is given, rather than what the model draws."""
+    scene = draw_drawing(dice)
+    if dice.chance(0.7 * level):
+        scene = _varied(dice, scene)
+    image = paint(scene, (SIDE, SIDE), dice, level)
+    return Sample(image, (), _objects(scene), "", {"caption": scene.caption()}, "drawing_shades")
 
 
 def _seen(dice: Dice, level: float) -> Sample:

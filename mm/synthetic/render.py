@@ -24,6 +24,7 @@ RENDERERS = Registry(
         "scene": "mm.synthetic.scenes:render",
         "scene_ground": "mm.synthetic.scenes:render",
         "drawing": "mm.synthetic.drawing_scenes:render",
+        "drawing_shades": "mm.synthetic.drawing_scenes:render",
         "drawing_scene": "mm.synthetic.drawing_scenes:render",
         "drawing_pair": "mm.synthetic.drawing_scenes:render",
         "receipt_ground": "mm.synthetic.ground:render",
@@ -37,7 +38,7 @@ RENDERERS = Registry(
 )
 """Each renderer takes (kind, rng, fonts, level) and imports on first use."""
 
-WITHOUT_FONTS = frozenset({"scene", "scene_ground", "drawing", "drawing_scene", "drawing_pair"})
+WITHOUT_FONTS = frozenset({"scene", "scene_ground", "drawing", "drawing_shades", "drawing_scene", "drawing_pair"})
 """Kinds on which nothing is written."""
 
 

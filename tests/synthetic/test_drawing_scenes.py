@@ -71,10 +71,26 @@ def test_the_wordings_of_the_example() -> None:
     assert len(texts) > 300
 
 
+def test_a_place_is_also_said_as_captions_say_it() -> None:
+    scene = Scene("white", (Group(1, "red", "star", ""),), "", "at the top left")
+    dice = Dice(np.random.default_rng(0))
+    texts = [drawing_prompt(scene, dice).lower() for _ in range(600)]
+    assert "a red star at the top left of a white background" in texts
+    assert 20 < sum(re.search(r" of a white background", text) is not None for text in texts) < 250
+
+
 def test_samples(fonts: object) -> None:
     rng = np.random.default_rng(0)
     drawn = render("drawing", rng, fonts)  # type: ignore[arg-type]
     assert drawn.image.size == (SIDE, SIDE) and drawn.fields["prompt"] and not drawn.turns
     seen = render("drawing_scene", rng, fonts)  # type: ignore[arg-type]
     assert seen.image.size == (SIDE, SIDE) and seen.turns and len(seen.glyphs)
+    shades = set()
+    for _ in range(40):
+        plain = render("drawing_shades", rng, fonts, 1.0)  # type: ignore[arg-type]
+        assert plain.image.size == (SIDE, SIDE) and not plain.turns and len(plain.glyphs)
+        shades.add(plain.image.getpixel((0, 0)))
+    named = np.array(list(COLOURS.values()))
+    distances = [np.abs(named - np.array(shade)).max(axis=1).min() for shade in shades]
+    assert np.mean(np.array(distances) > 12) > 0.25, "far from the usual look of any name"
     assert pair_number("gray", "cross") == len(COLOURS) * len(SHAPES) - 1
