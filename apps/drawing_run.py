@@ -96,7 +96,8 @@ class Drawing:
                 break
         now = time.monotonic()
         self._next_frame = now + max(PREVIEW_S / 2, now - began)
-        text = f"Drawing: {100 * at.step // at.num_steps} %, {at.finished} of {at.num_pictures} finished."
+        share = 100 * at.step // at.num_steps
+        text = f"Drawing: {share} %, {at.finished} of {at.num_pictures} finished. Previews are approximate."
         self._tell(Frame(text, list(self._pictures)))
 
     def _preview(self, at: DrawingProgress, index: int) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from random import SystemRandom
 from typing import Any
 
@@ -193,7 +194,8 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     album = gr.Gallery(
                         label="Earlier pictures",
                         columns=6,
-                        height="auto",
+                        fit_columns=False,
+                        height=230,
                         object_fit="contain",
                         interactive=False,
                         allow_preview=False,
@@ -338,7 +340,7 @@ def keep_pictures(drawn: Drawings, recipe: Recipe) -> Kept:
     for image, picture in zip(drawn.images, drawn.pictures, strict=True):
         assert isinstance(image, Image.Image)
         own = replace(recipe, seed=picture.seed, number=1, best_of=None)
-        path = keep_file(f"{words}-{picture.seed}.png", lambda path, image=image, own=own: save(image, path, own))
+        path = keep_file(f"{words}-{picture.seed}.png", partial(save, image, recipe=own))
         score = "" if picture.score is None else f" · score {picture.score:.2f}"
         kept.append((path, f"seed {picture.seed}{score}"))
     return kept
