@@ -491,6 +491,20 @@ def meets(value: float, target: Target) -> str:
     return "goal" if better(target.goal) else "must" if better(target.must) else "missed"
 
 
+def losses(found: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[str]:
+    """Rows that are more than a tenth worse than those of an earlier run."""
+    known = {row["job"]: row["value"] for row in before if row.get("value")}
+    told = []
+    for row in found:
+        target, value, old = TARGETS.get(row["job"]), row.get("value"), known.get(row["job"])
+        if target is None or not value or not old:
+            continue
+        ratio = old / value if target.more_is_better else value / old
+        if ratio > 1.1:
+            told.append(f"- worse than before by {ratio - 1:.0%}: {row['job']}, {old:.4g} -> {value:.4g} {target.unit}")
+    return told
+
+
 def markdown(found: list[dict[str, Any]]) -> str:
     """The table of all rows that have a target, and the others below."""
     lines = ["| job | ours | floor | share of it | must | goal | other | ours beside it | |", "|---|" + "---|" * 8]
@@ -519,6 +533,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, metavar="FILE", help="all rows as JSON")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table")
+    parser.add_argument(
+        "--against", type=Path, metavar="FILE", help="JSON of an earlier run: losses over 10%% are named"
+    )
     parser.add_argument("--group", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.group is not None:
@@ -537,9 +554,13 @@ def main(arguments: list[str] | None = None) -> None:
                 targets = {job: asdict(target) for job, target in TARGETS.items()}
                 report = {"command": sys.argv, "rows": found, "targets": targets}
                 options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print("\n" + markdown(found))
+    table = markdown(found)
+    if options.against is not None:
+        before = json.loads(options.against.read_text(encoding="utf-8"))["rows"]
+        table += "\n".join(losses(found, before) or ["- no row is worse than before by more than 10%"]) + "\n"
+    print("\n" + table)
     if options.markdown is not None:
-        options.markdown.write_text(markdown(found), encoding="utf-8")
+        options.markdown.write_text(table, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -83,4 +83,7 @@ def test_a_row_that_fails_says_so_and_the_table_marks_what_is_missed(capsys: pyt
     table = gpu.markdown([json.loads(line[4:]) for line in lines])
     assert "- VQ decode, 1 image: {'error': 'RuntimeError: no such kernel'" in table
     assert "| VL2-Tiny decode, 1 row | 2100 tok/s | 3712 | 57% | 1500 | 2000 | 764 | 2.7 x | goal |" in table
+    found = [json.loads(line[4:]) for line in lines]
+    before = [{"job": row["job"], "value": 8.0} for row in found]
+    assert gpu.losses(found, before) == ["- worse than before by 12%: VL2-Tiny prefill, 1 x 1,536, 8 -> 9 ms"]
     assert "| VL2-Tiny prefill, 1 x 1,536 | 9 ms | 1.7 | 19% | 8 | 5 | 23 | 2.6 x | missed |" in table

@@ -9,8 +9,6 @@ not fit take the plain path.
 Letters: see ``mm.language.decode_kernels``.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,7 +20,7 @@ from mm.language.decoder import Decoder, DecoderLayer
 from mm.language.int8 import Int8Experts, Int8Linear
 from mm.language.joint import Joint
 from mm.language.latent_attention import LatentAttention
-from mm.language.layers import GatedMLP
+from mm.language.layers import GatedMLP, RMSNorm
 from mm.language.moe import Experts, MoE, by_expert, grouped_is_static
 
 DOT = 16  # the matrix units' smallest side
@@ -82,31 +80,38 @@ class FastDecode:
 
     def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
         """(B, T, D) -> (B, T, D) hidden states after the final norm."""
-        x, delta = self.run(range(len(self._layers)), embeds.flatten(0, 1), step, cache)
-        return kernels.add_norm(x, delta, self._norm.weight, self._norm.eps)[1].view_as(embeds)
-
-    def run(self, layers: Iterable[int], x: Tensor, step: Step, cache: StaticCache) -> tuple[Tensor, Tensor | None]:
-        """Some layers on (B * T, D): the residual stream, and what is still to be added to it."""
-        delta = None
-        rows, tokens = step.positions.shape
-        decodes = tokens == 1 and not step.fresh
-        positions = step.positions[:, 0].contiguous()
-        cos, sin = (table[:, 0, 0].contiguous() for table in (step.cos, step.sin))  # (B, R)
-        for index in layers:
-            layer, stored = self._layers[index], cache.layers[index]
+        x, delta = embeds.flatten(0, 1).contiguous(), None  # (B * T, D)
+        for index, layer in enumerate(self._layers):
             norm = layer.input_layernorm
             x, h = kernels.add_norm(x, delta, norm.weight, norm.eps)
-            attention = layer.self_attn
-            if not decodes:
-                delta = attention(h.unflatten(0, (rows, tokens)), step, stored).flatten(0, 1)
-            elif isinstance(attention, LatentAttention):
-                delta = self._latent(attention, h, step, stored, positions, cos, sin)
-            else:
-                delta = self._attention(attention, h, step, stored, positions, cos, sin)
+            delta = self.attend(index, h, step, cache)
             norm = layer.post_attention_layernorm
             x, h = kernels.add_norm(x, delta, norm.weight, norm.eps)
-            delta = self._moe(layer.mlp, h) if isinstance(layer.mlp, MoE) else self._mlp(layer.mlp, h)
-        return x, delta
+            delta = self.feed(index, h)
+        return kernels.add_norm(x, delta, self._norm.weight, self._norm.eps)[1].view(embeds.shape)
+
+    @staticmethod
+    def normed(x: Tensor, delta: Tensor, norm: RMSNorm) -> Tensor:
+        """The norm of x + delta."""
+        return kernels.add_norm(x, delta, norm.weight, norm.eps)[1]
+
+    def attend(self, index: int, h: Tensor, step: Step, cache: StaticCache) -> Tensor:
+        """The attention of a layer on its normed input (B * T, D) -> (B * T, D)."""
+        attention, stored = self._layers[index].self_attn, cache.layers[index]
+        rows, tokens = step.positions.shape
+        if tokens > 1 or step.fresh:
+            out: Tensor = attention(h.unflatten(0, (rows, tokens)), step, stored)
+            return out.flatten(0, 1)
+        positions = step.positions[:, 0].contiguous()
+        cos, sin = (table[:, 0, 0].contiguous() for table in (step.cos, step.sin))  # (B, R)
+        if isinstance(attention, LatentAttention):
+            return self._latent(attention, h, step, stored, positions, cos, sin)
+        return self._attention(attention, h, step, stored, positions, cos, sin)
+
+    def feed(self, index: int, h: Tensor) -> Tensor:
+        """The MLP or the experts of a layer on their normed input (B * T, D) -> (B * T, D)."""
+        mlp = self._layers[index].mlp
+        return self._moe(mlp, h) if isinstance(mlp, MoE) else self._mlp(mlp, h)
 
     def _attention(
         self,

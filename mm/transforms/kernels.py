@@ -1,12 +1,14 @@
 """Decode steps with kernels of our own, on CUDA; checked against the modules before they are used."""
 
 import importlib.util
+import math
 import warnings
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from mm.language.decoder import Decoder
+from mm.language.decoder import Decoder, DecoderLayer
 
 if TYPE_CHECKING:
     from mm.language.fast_decode import FastDecode  # imports triton
@@ -55,30 +57,46 @@ def use_kernels(decoder: Decoder) -> str | None:
 
 @torch.inference_mode()
 def deviation(decoder: Decoder, path: "FastDecode", rows: int, tokens: int = 1) -> float:
-    """The relative difference of path and modules after the first and the last layer, on random numbers."""
+    """The largest relative difference of path and modules in the first and the last layer, on random numbers.
+
+    Attention and experts have the same input in both: where the modules' rounding differs from the path's, a token may
+    go to another expert, which would look like a fault.
+    """
     weight = decoder.lm_head.weight
     generator = torch.Generator().manual_seed(rows)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(weight)
+
     cache = decoder.new_cache(rows, CHECKED_SLOTS)
-    for layer in cache.layers:
-        for tensor in layer.tensors:
-            tensor.copy_(torch.randn(tensor.shape, generator=generator))
-    x = torch.randn(rows, tokens, weight.shape[1], generator=generator).to(weight)
+    x = numbers(rows, tokens, weight.shape[1])
     starts = torch.randint(CHECKED_SLOTS - tokens + 1, (rows, 1), generator=generator)
-    positions = (starts + torch.arange(tokens)).to(weight.device)  # (B, T)
-    step = decoder.step_at(x, positions, cache)
+    step = decoder.step_at(x, (starts + torch.arange(tokens)).to(weight.device), cache)
     if not path.takes(x, step):
         return float("inf")
-    worst = 0.0
+    h, worst = x.flatten(0, 1), 0.0
     for index in {0, len(decoder.model.layers) - 1}:
-        kept = [tensor.clone() for tensor in cache.layers[index].tensors]
-        expected = (decoder.model.layers[index](x, step, cache.layers[index]) - x).flatten(0, 1)
-        written = [tensor.clone() for tensor in cache.layers[index].tensors]
-        for tensor, old in zip(cache.layers[index].tensors, kept, strict=True):
+        layer, stored = decoder.model.layers[index], cache.layers[index]
+        assert isinstance(layer, DecoderLayer)
+        for tensor in stored.tensors:
+            tensor.copy_(numbers(*tensor.shape))
+        before = [tensor.clone() for tensor in stored.tensors]
+        expected = layer.self_attn(x, step, stored).flatten(0, 1)
+        written = [tensor.clone() for tensor in stored.tensors]
+        for tensor, old in zip(stored.tensors, before, strict=True):
             tensor.copy_(old)
-        stream, delta = path.run((index,), x.flatten(0, 1), step, cache)
-        assert delta is not None
-        pairs = [(stream + delta - x.flatten(0, 1), expected), *zip(cache.layers[index].tensors, written, strict=True)]
-        for found, right in pairs:
-            difference = (found.float() - right.float()).norm() / right.float().norm()
-            worst = max(worst, float("inf") if difference.isnan() else difference.item())
+        found = path.attend(index, h, step, cache)
+        norm = layer.input_layernorm
+        worst = max(
+            worst,
+            _difference(found, expected),
+            _difference(path.feed(index, h), layer.mlp(x).flatten(0, 1)),
+            _difference(path.normed(h, found, norm), norm(h + found)),
+            *map(_difference, stored.tensors, written),
+        )
     return worst
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    difference = ((found.float() - expected.float()).norm() / expected.float().norm()).item()
+    return float("inf") if math.isnan(difference) else difference
