@@ -60,6 +60,9 @@ class RayEngine:
         _context().enable_progress_bars = False  # the run has its own
         listed: Any = ray.nodes  # untyped in Ray
         nodes = [node["Resources"] for node in listed() if node["Alive"] and node["Resources"].get("CPU")]
+        if not nodes:
+            self.close()
+            raise ResourceError("no node of the Ray cluster offers a CPU. Start nodes without --num-cpus 0")
         gpus = int(sum(node.get("GPU", 0) for node in nodes)) if job.device != "cpu" else 0
         if gpus:
             self._gpus, self._cpus, count = 1.0, None, gpus

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,7 +107,7 @@ def caption(
         bool, typer.Option("--deduplicate", help="Ask about images of the same bytes once.")
     ] = False,
     devices: Annotated[
-        str | None, typer.Option(metavar="A,B", help="A process with the model on each, such as cuda:0,cuda:1.")
+        str | None, typer.Option(metavar="A,B", help="A process with the model on each: 0,1 or cuda:0,cuda:1.")
     ] = None,
     engine: Annotated[EngineChoice, typer.Option(help="ray: on all nodes of a Ray cluster.")] = EngineChoice.LOCAL,
     ray_address: Annotated[
@@ -179,7 +180,7 @@ def caption(
         retry_quarantined=retry_quarantined,
         full_names=full_names,
         deduplicate=deduplicate,
-        devices=tuple(name.strip() for name in devices.split(",")) if devices else (),
+        devices=_parse_devices(devices),
         engine=engine.value,
         ray_address=ray_address,
         actors_per_node=actors_per_node,
@@ -230,10 +231,16 @@ def _run(job: "Job", *, dry_run: bool, json: bool) -> None:
 
     stop = CancelFlag()
     with _first_interrupt(stop), progress_bar() as show:
+        first: list[tuple[float, int]] = []  # when results were saved first, and how many
 
         def tell(progress: Progress) -> None:
+            now, seen = monotonic(), progress.done + progress.quarantined
+            if not first:
+                first.append((now, seen))
+            since, before = first[0]
+            rate = f", {(seen - before) / (now - since):.2f}/s" if seen > before and now > since else ""
             held = f", {progress.quarantined} in quarantine" if progress.quarantined else ""
-            show(f"images{held}", progress.done + progress.quarantined, progress.total)
+            show(f"images{rate}{held}", seen, progress.total)
 
         summary = run(job, on_progress=tell, stop=stop, dry_run=dry_run)
     _tell(summary, dry_run=dry_run, json=json)
@@ -281,6 +288,14 @@ def _tell(summary: "Summary", *, dry_run: bool, json: bool) -> None:
     write_pairs(pairs)
     if summary.quarantined and not dry_run:
         note(f"{sum(summary.quarantined.values())} images got no text; why is in {summary.quarantine}")
+
+
+def _parse_devices(text: str | None) -> tuple[str, ...]:
+    """Names of devices; a number is that of a CUDA device."""
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise OptionError(f"--devices is {text!r}; expected devices with commas between, such as 0,1")
+    return tuple(f"cuda:{name}" if name.isdecimal() else name for name in names)
 
 
 def _parse_shard(text: str) -> tuple[int, int]:

@@ -34,6 +34,9 @@ def test_many_images_and_those_without_a_text(tmp_path):
         ((), 1, "is a folder. Say where its texts go: --output FOLDER"),
         (("-o", "{out}.jsonl", "--shard", "2"), 2, "--shard is '2'; expected I/N, such as 1/4"),
         (("-o", "{out}.jsonl", "--shard", "3/2"), 2, "shard is 3/2; expected i/n with i from 1 to n"),
+        (("-o", "{out}.jsonl", "--devices", "0,"), 2, "--devices is '0,'; expected devices with commas between"),
+        (("-o", "{out}.jsonl", "--ray-address", "a:1"), 2, "are for a cluster. Use them with engine='ray'"),
+        (("--engine", "ray"), 2, "these options are for many images: add --output OUT"),
         (("-o", "{out}", "--schema", "none.json"), 1, "cannot read the schema 'none.json'"),
     ],
 )
