@@ -2,6 +2,11 @@
 
     python -m benchmarks.caption --images 64 --max-new-tokens 64 --sides 200 1600
 
+``--random-weights`` takes a published model's sizes only and draws its weights on the device; prompts are tokenised
+with the bundled model's tokenizer, and an answer goes on to its last token:
+
+    python -m benchmarks.caption --model deepseek-ai/deepseek-vl2-tiny --random-weights --device cuda --images 512
+
 The loop and the run take turns in one process with one loaded model; texts must be the same (greedy, float32). One JSON
 line. ``floor_s`` is the time that the run's work takes at the rates which this machine reaches in plain matrix products
 and copies: operations of the encoder and of the prompts (``2 * activated parameters`` a token, without attention),
@@ -12,6 +17,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -23,10 +29,15 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.random_model import random_model
 from mm.captioning import Job, run
+from mm.devices import resolve_device, resolve_dtype
+from mm.families.table import load_processor
 from mm.generation.sampling import SamplingOptions
+from mm.hub import bundled_models, find_config
 from mm.pipeline import Pipeline
 from mm.plan import Planner, Workload
+from mm.transforms.optimize import prepare
 
 
 def draw_images(folder: Path, count: int, sides: tuple[int, int], seed: int = 0) -> list[Path]:
@@ -44,6 +55,43 @@ def draw_images(folder: Path, count: int, sides: tuple[int, int], seed: int = 0)
         paths.append(folder / f"{number:05d}.jpg")
         image.save(paths[-1], quality=90)
     return paths
+
+
+class Letters:
+    """A tokenizer whose every token is one letter, and none the end."""
+
+    eos_id = -1
+    special_ids: frozenset[int] = frozenset()
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Different texts for different tokens, nearly always."""
+        return "".join(chr(0x4E00 + number % 20000) for number in ids)
+
+
+def random_pipeline(name: str, folder: Path, device: str, dtype: str) -> Pipeline:
+    """A pipeline of a published model's sizes.
+
+    Args:
+        name: of the model.
+        folder: where its settings and a tokenizer are put together.
+        device: see ``Pipeline.from_pretrained``.
+        dtype: likewise.
+    """
+    for source in (bundled_models()["nano-vl2"], find_config(name).folder):
+        for path in Path(source).glob("*.json"):
+            shutil.copy(path, folder)
+    place = resolve_device(device)
+    model = random_model(folder, place, resolve_dtype(dtype, place))
+    prepare(model.decoder)
+    processor = load_processor(folder)
+    processor.tokenizer = Letters(processor.tokenizer)
+    return Pipeline(model, processor, name=name, folder=folder)
 
 
 def rate(work: Callable[[], object], device: torch.device) -> float:
@@ -94,6 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="nano-vl2")
+    parser.add_argument("--random-weights", action="store_true")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--images", type=int, default=64)
@@ -103,12 +152,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--workers", type=int)
     given = parser.parse_args(argv)
-    pipe = Pipeline.from_pretrained(given.model, device=given.device, dtype=given.dtype)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").mkdir()
+        (folder / "model").mkdir()
+        if given.random_weights:
+            pipe = random_pipeline(given.model, folder / "model", given.device, given.dtype)
+        else:
+            pipe = Pipeline.from_pretrained(given.model, device=given.device, dtype=given.dtype)
         paths = draw_images(folder / "in", given.images, tuple(given.sides))
-        options = {"max_new_tokens": given.max_new_tokens, "max_tiles": given.max_tiles}
+        loops = not given.random_weights
+        options = {"max_new_tokens": given.max_new_tokens, "max_tiles": given.max_tiles, "detect_loops": loops}
         pipe.caption(str(paths[0]), **options)  # the first call of a process is slower
         pipe.weights_changed()  # what was kept of it would be found again
         started, computing = time.perf_counter(), time.process_time()
@@ -117,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         job = Job(
             str(folder / "in"),
             str(folder / "out.jsonl"),
-            sampling=SamplingOptions(max_new_tokens=given.max_new_tokens),
+            sampling=SamplingOptions(max_new_tokens=given.max_new_tokens, detect_loops=loops),
             max_tiles=given.max_tiles,
             batch_size=given.batch_size,
             workers=given.workers,
@@ -126,9 +180,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary = run(job, pipe=pipe)
         run_cpu = time.process_time() - computing
         rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+        least = floor(pipe, rows, given.batch_size or 16, given.max_tiles)
     found = {row["id"]: row["text"] for row in rows}
     differing = sum(found.get(path.name) != text.strip() for path, text in zip(paths, texts, strict=True))
-    least = floor(pipe, rows, given.batch_size or 16, given.max_tiles)
     values = {
         "model": given.model,
         "device": str(pipe.model.device),

@@ -87,7 +87,7 @@ def contents(output: Path) -> object:
     return {path.name: path.read_bytes() for path in output.glob("*.txt")}
 
 
-@pytest.mark.parametrize(("output", "moments"), [("a.jsonl", 20), ("txt", 6), ("a.parquet", 6), ("a.tar", 6)])
+@pytest.mark.parametrize(("output", "moments"), [("a.jsonl", 20), ("txt", 4), ("a.parquet", 4), ("a.tar", 4)])
 def test_killed_at_random_moments_and_resumed(do, forked, tmp_path, output, moments):
     """Half of them between two steps of a commit, half at any time."""
     paths = paint(tmp_path / "in", 24 if moments == 20 else 12, kinds=3)
