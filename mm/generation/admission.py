@@ -92,12 +92,14 @@ class Admission:
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
         tasks = self.begun()
         self.lanes, self.prefilling, self.flowing = [], None, None
-        for side in self.sides:
-            side.clear()
-        self.slots.forget()
-        self.steps.clear()
-        for task in tasks:
-            self._finish(task, error)
+        try:
+            for side in self.sides:
+                side.clear()
+            self.slots.forget()
+            self.steps.clear()
+        finally:  # a device that failed may refuse all that comes after it: nobody waits for these requests any longer
+            for task in tasks:
+                self._finish(task, error)
 
     def end_waiting(self, error: BaseException | None) -> None:
         """End every request that waits, likewise."""

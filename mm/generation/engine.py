@@ -327,10 +327,12 @@ def _work(scheduler: Scheduler) -> None:
         raise
     finally:  # nobody may wait for a thread that has ended
         intake.close()
-        scheduler.end_begun(error)
-        scheduler.end_waiting(error)
-        scheduler.let_go()
-        del scheduler  # tracebacks of failed requests lead here
+        try:
+            scheduler.end_begun(error)
+        finally:
+            scheduler.end_waiting(error)
+            scheduler.let_go()
+            del scheduler  # tracebacks of failed requests lead here
 
 
 @atexit.register

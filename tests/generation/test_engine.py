@@ -558,7 +558,9 @@ def test_memory_that_only_saves_time_is_given_up_before_a_request_fails(decoder,
     assert row.tokens == plain_greedy(decoder, PROMPTS[0], 16)
 
 
-def test_nobody_waits_for_a_request_when_the_device_has_failed(decoder, new_row, monkeypatch):
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the engine's thread ends so
+@pytest.mark.parametrize("refused", ["slots.wipe", "steps.clear"])
+def test_nobody_waits_for_a_request_when_the_device_has_failed(decoder, new_row, monkeypatch, refused):
     def fail(*_):
         raise RuntimeError("device-side assert triggered")
 
@@ -571,7 +573,9 @@ def test_nobody_waits_for_a_request_when_the_device_has_failed(decoder, new_row,
     with new_engine(decoder, Embed(decoder)) as engine:
         running = engine.submit(text_inputs([5]), new_row([5], max_new_tokens=3000, detect_loops=False))
         next(iter(running))
-        monkeypatch.setattr(engine._scheduler.slots, "wipe", fail)  # as every later call on such a device
+        part, _, name = refused.partition(".")
+        monkeypatch.setattr(getattr(engine._scheduler, part), name, fail)  # as every later call on such a device
+        monkeypatch.setattr(engine._scheduler.slots, "wipe", fail)
         bad = engine.submit(text_inputs([299]), new_row([299]))
         for handle in (bad, running):
             with pytest.raises(RuntimeError, match="device-side assert"):
