@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.random_model import random_model, random_pipeline, write_random_autoencoder
 from mm import Pipeline
 from mm.hub import find_config
+from mm.transforms.compile import compile_encoder
 from mm.transforms.optimize import prepare
 
 CODES = 576
@@ -359,6 +360,18 @@ def towers(rows: Rows) -> None:
 
             rows.row(f"{job}, {label}", timed)
             rows.kernels(f"{job}, {label}", lambda encode=encode, views=views: encode(views))
+        compile_encoder(vision)
+        for count in counts:
+            views = torch.randn(count, 3, side, side, device=rows.device, dtype=rows.dtype)
+            label = f"{job} with compile=True, {count} {unit if count > 1 else unit[:-1]}"
+
+            def compiled(
+                views: torch.Tensor = views, encode: Callable[[torch.Tensor], object] = encode
+            ) -> dict[str, Any]:
+                first = rows.seconds(lambda: encode(views), 1)
+                return {"value": len(views) / rows.seconds(lambda: encode(views), 5), "first_run_seconds": first}
+
+            rows.row(label, compiled)
 
 
 def alternative(rows: Rows, job: str, name: str, shape: dict[str, Any], kind: str, counts: tuple[int, ...]) -> None:

@@ -177,6 +177,7 @@ class Pipeline:
         vae: str | Path | None = None,
         optimize: bool = True,
         quantization: Quantization | None = None,
+        compile: bool = False,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -196,6 +197,8 @@ class Pipeline:
                 runs every module as it is written: slower, for comparison and for finding faults.
             quantization: "int8" keeps the language model's large weights in one byte each, half of bfloat16; answers
                 change a little. None: as they are.
+            compile: compile the image encoder with torch.compile when the first picture is seen, which takes some
+                seconds and pays for many pictures on a GPU.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
@@ -203,6 +206,7 @@ class Pipeline:
             ResourceError: it does not fit the memory.
         """
         from mm.families.table import drawing_defaults, find_runnable, load_model, load_processor
+        from mm.transforms.compile import compile_encoder
         from mm.transforms.optimize import prepare
         from mm.transforms.quantize import check_quantization
 
@@ -217,6 +221,8 @@ class Pipeline:
         with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
             model = load_model(checkpoint.folder, device=place, dtype=number, progress=progress)
             prepare(model.decoder, optimize=optimize, quantization=quantization)
+            if compile:
+                compile_encoder(model.vision)
         return cls(
             model,
             processor,
