@@ -22,6 +22,7 @@ from mm.errors import ContextOverflowError, OptionError
 from mm.families.table import (
     FAMILIES,
     build_model,
+    cannot_draw,
     cannot_see,
     load_config,
     load_spec,
@@ -50,6 +51,8 @@ class Workload:
         image_size: width and height of each in pixels; None takes the size that needs most tiles.
         max_new_tokens: longest answer.
         batch: conversations answered together.
+        pictures: drawn together instead, each with guidance: two rows of the cache a picture, as long as the prompt and
+            its codes or latents. Then ``images``, ``max_new_tokens`` and ``batch`` say nothing.
         max_tiles: most tiles an image is cut into; None as published.
         context: the context length to hold; None what prompt and answer need.
     """
@@ -59,11 +62,17 @@ class Workload:
     image_size: tuple[int, int] | None = None
     max_new_tokens: int = 512
     batch: int = 1
+    pictures: int = 0
     max_tiles: int | None = None
     context: int | None = None
 
+    @property
+    def rows(self) -> int:
+        """Of the cache."""
+        return 2 * self.pictures or self.batch
+
     def __post_init__(self) -> None:
-        for name, least in (("prompt_tokens", 1), ("images", 0), ("max_new_tokens", 1), ("batch", 1)):
+        for name, least in (("prompt_tokens", 1), ("images", 0), ("max_new_tokens", 1), ("batch", 1), ("pictures", 0)):
             if getattr(self, name) < least:
                 raise OptionError(f"{name} is {getattr(self, name)}; expected {least} or more.")
         for name in ("max_tiles", "context"):
@@ -214,21 +223,23 @@ class Planner:
         * prefill of one chunk of C tokens: the dense MLP, C x (3 D + 3 M), or the routed experts, C K x (3 D + 4 I) and
           two float32 copies of C K x D; attention over S slots in float32 masks; for MLA the expanded keys and values,
           S x heads x (2 nope + rope + value);
-        * choosing the next token: six rows of float32 over the vocabulary.
+        * choosing the next token: six rows of float32 over the vocabulary, or over the codes of pictures;
+        * painting a picture: six of the decoder's widest tensors at the full size, one picture at a time. The pixels of
+          all pictures in float32 are held.
         """
         decoder, vision, size = self.config.decoder, self.config.vision, dtype.itemsize
         across, down = self.grid(work)
-        views = work.batch * work.images * (1 + across * down)
+        views = work.rows * work.images * (1 + across * down)
         slots = self.tokens(work)
         prompt = slots - work.max_new_tokens
         width = decoder.hidden_size
-        held = 2 * size * width * (work.batch * prompt + views * self.spec.tokens_per_view)
+        held = 2 * size * width * (work.rows * prompt + views * self.spec.tokens_per_view)
 
         at_once = min(views, VIEWS_PER_PASS)
         encoder = vision.block_numbers(at_once) * size
         encoder += (views + at_once) * 3 * vision.image_size**2 * 4
 
-        chunk = work.batch * min(prompt, PREFILL_CHUNK)
+        chunk = work.rows * min(prompt, PREFILL_CHUNK)
         mlp = chunk * (3 * width + 3 * decoder.mlp_width) * size
         if decoder.moe is not None:
             routed = chunk * decoder.moe.num_experts_per_token
@@ -238,18 +249,44 @@ class Planner:
         if isinstance(decoder.attention, LatentAttentionConfig):
             head = decoder.attention
             expanded = 2 * head.qk_nope_head_dim + head.qk_rope_head_dim + head.v_head_dim
-            attention += work.batch * slots * head.num_heads * expanded * size
+            attention += work.rows * slots * head.num_heads * expanded * size
         prefill = chunk * 3 * width * size + max(mlp, attention)
 
-        choice = work.batch * decoder.vocab_size * 6 * 4
-        return held + max(encoder, prefill, choice)
+        choice = work.rows * decoder.vocab_size * 6 * 4
+        painting = 0
+        if work.pictures:
+            artist = self.model.image_head or self.model.flow_head
+            assert artist is not None
+            pixels = math.prod(artist.size)
+            held += work.pictures * 3 * pixels * 4
+            painting = 6 * pixels * self._painted_width() * size
+            if self.model.image_head is not None:
+                choice = work.rows * self.model.image_head.num_codes * 6 * 4
+        return held + max(encoder, prefill, choice, painting)
+
+    def _painted_width(self) -> int:
+        """Widest tensor of the last two levels of what paints pictures: an image tokenizer, or SDXL's autoencoder."""
+        head = self.model.image_head
+        return 256 if head is None else head.vq.config.width * max(head.vq.config.decoder_multipliers[:2])
+
+    def drawing(self, work: Workload) -> Workload:
+        """A workload of pictures, of a model that draws, with what these take instead of an answer."""
+        head, flow = self.model.image_head, self.model.flow_head
+        if flow is not None:
+            positions = flow.num_positions
+        else:
+            assert head is not None
+            positions = head.grid[0] * head.grid[1]
+        return replace(work, images=0, image_size=None, max_new_tokens=positions, batch=1)
 
     def peak(self, work: Workload, dtype: torch.dtype, device_type: str = "cpu") -> PeakMemory:
         """Weights, cache, kept views, activations and the process itself, in the memory of a device of this type."""
         weights = self.parameters().total * dtype.itemsize
+        if work.pictures and self.model.flow_head is not None:
+            weights += AUTOENCODER_BYTES // 4 * dtype.itemsize
         return PeakMemory(
             weights=weights,
-            cache=work.batch * self.tokens(work) * self.cache_bytes_per_token(dtype),
+            cache=work.rows * self.tokens(work) * self.cache_bytes_per_token(dtype),
             views=kept_bytes(weights) if work.images else 0,
             activations=self.activations(work, dtype),
             overhead=CUDA_OVERHEAD if device_type == "cuda" else HOST_OVERHEAD,
@@ -277,11 +314,15 @@ def make_plan(
         ConfigError: a config that is not understood.
         ContextOverflowError: the workload does not fit ``work.context``.
         OptionError: an unknown device or dtype.
-        TaskError: images for a model that reads text only.
+        TaskError: images for a model that reads text only, or pictures of one that cannot draw.
     """
     place = resolve_device(device)
     number = resolve_dtype(dtype, place)
     planner = Planner(checkpoint.folder)
+    if work.pictures:
+        if not FAMILIES.load(planner.config.family).draws:
+            raise cannot_draw(checkpoint.name)
+        work = planner.drawing(work)
     if not FAMILIES.load(planner.config.family).sees:
         if work.images > 1 or work.image_size is not None:
             raise cannot_see(checkpoint.name)
@@ -349,9 +390,9 @@ def _savings(planner: Planner, work: Workload, dtype: torch.dtype) -> Iterator[t
     if dtype.itemsize > torch.bfloat16.itemsize:
         dtype = torch.bfloat16
         yield "--dtype bfloat16", work, dtype
-    if work.batch > 1:
-        work = replace(work, batch=1)
-        yield "--batch 1", work, dtype
+    if max(work.batch, work.pictures) > 1:
+        work = replace(work, batch=1, pictures=min(work.pictures, 1))
+        yield f"--{'pictures' if work.pictures else 'batch'} 1", work, dtype
     if work.images and math.prod(planner.grid(work)) > 1:
         work = replace(work, max_tiles=1)
         yield "--max-tiles 1", work, dtype

@@ -1,6 +1,8 @@
 """`mm plan`: counts against the published manifests, the activation formula against what a run really allocates."""
 
 import json
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mm.errors import ConfigError, ContextOverflowError, OptionError
+from mm.errors import ConfigError, ContextOverflowError, OptionError, TaskError
 from mm.families.table import load_model
 from mm.generation.text import PREFILL_CHUNK, prefill
 from mm.hub import Checkpoint, find_config, known_names
@@ -115,9 +117,52 @@ def test_context_too_small() -> None:
         )
 
 
+def test_a_plan_of_pictures() -> None:
+    pro = find_config("deepseek-ai/Janus-Pro-7B")
+    plan = make_plan(pro, Workload(prompt_tokens=30, pictures=3, batch=9), device="cpu", dtype="bf16")
+    assert plan.context == 30 + 576 and plan.peak.cache == 2 * 3 * plan.context * 983_040 // 2
+    assert plan.peak.views == 0 and plan.image_tokens == 576
+    one = make_plan(pro, Workload(prompt_tokens=30, pictures=1), device="cpu", dtype="bf16")
+    assert one.peak.cache == plan.peak.cache // 3
+    flow = find_config("deepseek-ai/JanusFlow-1.3B")
+    drawn, said = (make_plan(flow, Workload(pictures=n, images=0), device="cpu", dtype="bf16") for n in (1, 0))
+    assert drawn.weight_bytes - said.weight_bytes == 2 * 83_653_863, "the autoencoder"
+    with pytest.raises(TaskError, match="nano-vl2 has no generation side"):
+        make_plan(find_config("nano-vl2"), Workload(pictures=1), device="cpu")
+
+
+def test_less_pictures_are_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mm import plan as module
+    from mm.environment import Memory
+
+    monkeypatch.setattr(module, "device_memory", lambda device: Memory(16 * GIB, 6 * GIB))
+    plan = make_plan(
+        find_config("deepseek-ai/Janus-Pro-1B"), Workload(pictures=16), device="cpu", dtype="bf16", others=()
+    )
+    assert [(s.flags, s.fits) for s in plan.suggestions] == [("--pictures 1", True)]
+
+
+DRAW = """
+import resource, sys
+from mm import Pipeline
+pipe = Pipeline.from_pretrained("nano-janus", device="cpu", dtype="float32")
+pipe.generate_images("a red star", seed=1, num_images_per_prompt=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def test_the_peak_of_drawing_is_as_planned() -> None:
+    done = subprocess.run([sys.executable, "-c", DRAW], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    work = Workload(prompt_tokens=20, pictures=2)
+    planned = make_plan(find_config("nano-janus"), work, device="cpu", dtype="float32").peak.total
+    assert planned == pytest.approx(int(done.stdout), rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
+        ("pictures", -1, "pictures is -1; expected 0 or more"),
         ("batch", 0, "batch is 0; expected 1 or more"),
         ("images", -1, "images is -1; expected 0 or more"),
         ("max_tiles", 0, "max_tiles is 0; expected 1 or more"),
@@ -201,3 +246,17 @@ def test_activations_are_estimated_from_above(case: str, golden: Callable[[str],
             model.decoder.logits(hidden[-1:])
     estimate = planner.activations(work, torch.float32)
     assert run.peak <= estimate <= 4 * run.peak, (run.peak, estimate)
+
+
+def test_painting_is_estimated_from_above() -> None:
+    checkpoint = find_config("nano-janus")
+    model = load_model(checkpoint.folder, device="cpu", dtype="float32")
+    planner = Planner(checkpoint.folder)
+    assert model.image_head is not None
+    head = model.image_head
+    head.vq.decode(torch.zeros(1, 1, dtype=torch.int64), (1, 1))  # builds the networks
+    with torch.inference_mode(), Allocations() as run:
+        run.known = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+        head.vq.decode(torch.arange(256)[None], head.grid)
+    estimate = planner.activations(planner.drawing(Workload(prompt_tokens=20, pictures=1)), torch.float32)
+    assert run.peak <= estimate <= 3 * run.peak, (run.peak, estimate)

@@ -101,6 +101,12 @@ def plan(
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Longest answer in tokens.")] = 512,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Conversations run together.")] = 1,
+    pictures: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Pictures drawn together instead, with guidance; --images and --batch say nothing."
+        ),
+    ] = 0,
     max_tiles: options.MaxTiles = None,
     context: options.Context = None,
     json: options.Json = False,
@@ -117,6 +123,7 @@ def plan(
             image_size=size,
             max_new_tokens=max_new_tokens,
             batch=batch,
+            pictures=pictures,
             max_tiles=max_tiles,
             context=context,
         )
@@ -138,6 +145,12 @@ def _write_plan(plan: "Plan") -> None:
     images = f"{work.images} image{'s' * (work.images != 1)}"
     if work.images:
         images += f" of {plan.image_tokens:,} tokens"
+    doing = f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {images}, {work.max_new_tokens:,} new tokens"
+    if work.pictures:
+        doing = (
+            f"{work.pictures} picture{'s' * (work.pictures != 1)} with guidance, {work.prompt_tokens:,} text tokens, "
+        )
+        doing += f"{work.max_new_tokens:,} positions each"
     write_pairs(
         [
             ("model", f"{plan.model} ({plan.source})"),
@@ -148,8 +161,7 @@ def _write_plan(plan: "Plan") -> None:
               if plan.autoencoder_bytes else []),
             ("type, device", f"{plan.dtype} on {plan.device}"),
             ("cache", f"{plan.cache_bytes_per_token:,} B a token"),
-            ("workload", f"batch {work.batch}, {work.prompt_tokens:,} text tokens, {images}, "
-             f"{work.max_new_tokens:,} new tokens"),
+            ("workload", doing),
             ("context", trained),
             ("peak memory", bytes_text(peak.total)),
             ("  weights", bytes_text(peak.weights)),
