@@ -86,6 +86,14 @@ class ViewCache:
                 self._bytes -= old.numel() * old.element_size()
 
 
+class _Forgetful:
+    """A memory of nothing."""
+
+    def encode(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        """All of them."""
+        return encode(pixels)
+
+
 class PromptEmbedder:
     """Embeds prompts, and remembers their views for as long as the model's weights stay as they are.
 
@@ -102,15 +110,16 @@ class PromptEmbedder:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """(T, D) embeddings of a prompt or a piece of one, images in place."""
-        return self.many([inputs])[0]
-
-    def many(self, inputs: list[Inputs]) -> list[Tensor]:
-        """(T_i, D) of each, their new views in one run of the encoder."""
         version = self.version()
         if version != self._known:
             self.views.clear()
             self._known = version
-        return self._model.embed_inputs(inputs, self.views)
+        return self._model.embed_inputs([inputs], self.views)[0]
+
+    def many(self, inputs: list[Inputs]) -> list[Tensor]:
+        """(T_i, D) of each, their views in one run of the encoder. None is looked up nor remembered: to find a view by
+        its pixels takes the time in which an accelerator encodes it."""
+        return self._model.embed_inputs(inputs, _Forgetful())
 
     def version(self) -> object:
         """Differs after a change of the weights: where each parameter is, and torch's count of changes in place. Writes

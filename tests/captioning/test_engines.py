@@ -14,8 +14,11 @@ import torch
 from mm.captioning import Job, Task, run
 from mm.captioning.batching import MOST_TOGETHER_CPU, Sweep, batch_size, engines_for
 from mm.captioning.fleet import Fleet
+from mm.captioning.prepare import Preparer
+from mm.captioning.sources import Item
 from mm.errors import MissingExtraError, OptionError, ResourceError
 from mm.generation.sampling import SamplingOptions
+from mm.view_cache import PromptEmbedder, ViewCache
 from tests.captioning.conftest import SHORT, paint
 
 VOLATILE = ("time", "seconds")
@@ -177,3 +180,15 @@ def test_several_engines_share_a_model(do, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "engines_for", lambda *_: 2)
     assert do(tmp_path / "in", tmp_path / "two.jsonl").busy > 0
     assert lines(tmp_path / "one.jsonl") == lines(tmp_path / "two.jsonl") and torch.get_num_threads() == threads
+
+
+def test_images_of_several_prompts_are_encoded_together(pipe, tmp_path):
+    preparer = Preparer(folder=pipe.folder, task=Task(), max_tiles=2, processor=pipe.processor)
+    items = [Item(id=path.name, path=str(path)) for path in paint(tmp_path / "in", 3)]
+    prompts = [preparer.prepare(item).inputs for item in items]
+    embedder = PromptEmbedder(pipe.model, ViewCache())
+    with torch.inference_mode():
+        together = embedder.many(prompts)
+        assert embedder.views.num_encoded == 0
+        for found, prompt in zip(together, prompts, strict=True):
+            torch.testing.assert_close(found, embedder(prompt))
