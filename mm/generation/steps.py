@@ -160,7 +160,7 @@ class Steps:
         listened = any(task.on_logits is not None for side in self.sides for task in side.running)
         ints, floats = self._numbers(shape, lanes, uniforms)
         cache = self.slots.leading(shape.rows)
-        work = partial(self.compute, shape, cache, allowed)
+        work = partial(self.compute, shape, cache, allowed, listened)
         recordable = len(shape.parts) == 1 and allowed == [None] and not listened
         if self.graphs is not None and recordable and not self.sides[shape.parts[0].side].sampler.counts_ngrams:
             if self.slots.generation != self._generation:  # another cache, elsewhere in memory
@@ -177,12 +177,19 @@ class Steps:
         return choices
 
     def compute(
-        self, shape: Shape, cache: Cache, allowed: Sequence[Tensor | None], ints: Tensor, floats: Tensor
+        self,
+        shape: Shape,
+        cache: Cache,
+        allowed: Sequence[Tensor | None],
+        listened: bool,
+        ints: Tensor,
+        floats: Tensor,
     ) -> tuple[Tensor, ...]:
         """The step itself: reads and writes ``ids``, the cache and the samplers' state; waits for nothing.
 
         Returns:
-            Of each part: tokens (N,) int64, log-probabilities (N,) float32 (zeros where nobody asked), logits (N, K).
+            Of each part: tokens (N,) int64, log-probabilities (N,) float32, logits (N, K); the uniforms stand where
+            nobody asked for these. A recorded step keeps its results for as long as it lives, and logits are large.
         """
         positions, drawn, parts = shape.split(ints, floats)
         embeds = self._embed(shape, self.ids[: shape.rows], drawn)
@@ -196,7 +203,7 @@ class Steps:
                 logits = side.logits(hidden[first.clamp(max=most)])
             tokens, logprobs = side.sampler(logits, uniforms, mask)
             self._place(first, last, tokens)
-            found += [tokens, uniforms if logprobs is None else logprobs, logits]
+            found += [tokens, uniforms if logprobs is None else logprobs, logits if listened else uniforms]
         return tuple(found)
 
     def begin(self, side: Side, logits: Tensor, uniform: float) -> Choice:
