@@ -90,7 +90,10 @@ class RayEngine:
             max_tasks_in_flight_per_actor=2 * _CALLS,
             enable_true_multi_threading=True,
         )
-        answers = ray.data.from_arrow_refs(self._blocks(supply)).map_batches(
+        blocks = self._blocks(supply)
+        if not blocks:
+            return
+        answers = ray.data.from_arrow_refs(blocks).map_batches(
             _Actor,
             fn_constructor_args=(self._job, self._block, os.getcwd(), _needed_paths(self._job.source)),
             batch_size=self._block,

@@ -250,8 +250,9 @@ class Parts:
             return
         for row in rows:
             self._open.append(row)
-            if self._target.format == "webdataset":
-                self._items[row["id"]] = items[row["id"]]
+            item = items[row["id"]]
+            if self._target.format == "webdataset" and (item.path or item.data is not None):  # else it is fetched
+                self._items[row["id"]] = item
             if len(self._open) == self._size:
                 self._seal(self._open)
                 self._count += self._size

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from mm.captioning import Job, Task, run
 from mm.captioning.batching import MOST_TOGETHER_CPU, Sweep, batch_size, engines_for
 from mm.captioning.fleet import Fleet
 from mm.captioning.prepare import Preparer
+from mm.captioning.sinks import Parts, find_target, make_folders
 from mm.captioning.sources import Item
+from mm.captioning.supply import Supply
 from mm.errors import MissingExtraError, OptionError, ResourceError
 from mm.generation.sampling import SamplingOptions
 from mm.view_cache import PromptEmbedder, ViewCache
@@ -192,3 +195,18 @@ def test_images_of_several_prompts_are_encoded_together(pipe, tmp_path):
         assert embedder.views.num_encoded == 0
         for found, prompt in zip(together, prompts, strict=True):
             torch.testing.assert_close(found, embedder(prompt))
+
+
+def test_images_that_a_cluster_was_sent_are_fetched_again_for_their_shard(tmp_path):
+    data = paint(tmp_path / "in", 1)[0].read_bytes()
+    supply = Supply(iter([Item(id="a", data=data)]), {"a"}, copies={}, stop=None, most_ahead=1)
+    assert [(number, item.data) for number, item in supply.all()] == [(0, data)] and supply.over
+    target = find_target(tmp_path / "shards", "webdataset", (1, 1))
+    make_folders(target)
+    row = {"id": "a", "text": "a square", "error": None}
+    parts = Parts(target, lambda: iter([row]), lambda _: {"a": Item(id="a", data=data)})
+    parts.apply([row], {"a": supply.pending[0]})
+    parts.finish()
+    with tarfile.open(target.part(0)) as tar:
+        member = tar.extractfile("000000000.png")
+        assert member is not None and member.read() == data
