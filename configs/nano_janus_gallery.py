@@ -2,8 +2,8 @@
 
 python configs/nano_janus_gallery.py docs/nano-janus
 
-The first prompts of each kind of ``mm eval --task draw``: nobody chooses. The nearest of 20,000 training pictures is the
-one of least squared difference at 32 x 32 pixels; beside it stands how near training pictures are to each other.
+The first prompts of each kind of ``mm eval --task draw``: nobody chooses. The nearest of 20,000 training pictures is
+the one of least squared difference at 32 x 32 pixels; beside it stands how near training pictures are to each other.
 """
 
 import sys
@@ -67,9 +67,9 @@ def main(folder: Path) -> None:
     text = [
         "# nano-janus: twenty pictures, and what training may draw that is nearest",
         "",
-        "`python configs/nano_janus_gallery.py docs/nano-janus`: the first prompts of each kind of `mm eval --task draw`,",
-        f"seed {SEED}. Left of each pair what was drawn, right the nearest of {SEEN:,} training pictures (least squared",
-        f"difference at {SMALL} x {SMALL} pixels).",
+        "`python configs/nano_janus_gallery.py docs/nano-janus`: the first prompts of each kind of `mm eval",
+        f"--task draw`, seed {SEED}. Left of each pair what was drawn, right the nearest of {SEEN:,} training",
+        f"pictures (least squared difference at {SMALL} x {SMALL} pixels).",
         "",
         "![Twenty pairs](samples.png)",
         "",

@@ -216,7 +216,7 @@ def test_toy_runs_learn_and_chain(toy_janus: Path, tmp_path: Path) -> None:
     summary = train(recipe, Session(out=tmp_path / "vq", device="cpu"), say=lambda line: None)
     log = [json.loads(line) for line in (tmp_path / "vq" / "train_log.jsonl").read_text().splitlines()]
     assert log[-1]["reconstruction"] < 0.9 * log[0]["reconstruction"]
-    assert set(summary["evaluation"]["drawing"]) >= {"psnr", "perplexity", "used", "token_error"}
+    assert set(summary["evaluation"]["drawing_shades"]) >= {"psnr", "perplexity", "used", "token_error"}
 
     small = ("data.buckets=[{views: 2, length: 704, rows: 2}]", "data.prefill=2", "schedule.max_steps=17")
     overrides = (f"model={toy_janus}", *CPU, *small, "loss.vision_from=null", "evaluation.samples=1")
