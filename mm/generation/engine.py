@@ -5,7 +5,7 @@
     for piece in handle: ...          # or: async for piece in handle; or: handle.result()
 
 ``mm.generation.scheduler`` says what the thread does. Everything that answers runs through here: nothing else runs a
-decode loop.
+decode loop, but for one that is measured (``mm.evaluation.drafting``).
 """
 
 import atexit

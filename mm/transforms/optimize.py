@@ -1,5 +1,7 @@
 """What a loaded model goes through before it answers."""
 
+import torch
+
 from mm.language.decoder import Decoder
 from mm.transforms.fuse import fuse
 from mm.transforms.kernels import use_kernels
@@ -21,4 +23,7 @@ def prepare(decoder: Decoder, *, optimize: bool = True, quantization: Quantizati
         fuse(decoder)
     if quantization is not None:
         quantize(decoder, quantization)
+    if decoder.lm_head.weight.device.type == "cuda":
+        # What the separate weights took: torch would keep it, and who asks how much is free would miss it.
+        torch.cuda.empty_cache()
     return use_kernels(decoder) if optimize else "they were not asked for"

@@ -169,7 +169,7 @@ def test_cancel_keeps_what_is_finished(context: BrowserContext, server: str) -> 
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_text(re.compile(r"row [1-9]\d* of 16")).first).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_text("Stopped: ")).to_be_visible(timeout=5000)
+    expect(page.get_by_text("Stopped: ")).to_be_visible(timeout=WAIT_MS)
 
 
 def test_a_closed_tab_ends_its_drawing(context: BrowserContext, server: str) -> None:
