@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from diffusers.models.autoencoders.vae import Decoder, Encoder
 
 Shape = tuple[int, ...]
+# Where a parameter is held, its name there, the parameter, and where its numbers are.
+_Bound = list[tuple[dict[str, nn.Parameter | None], str, nn.Parameter, int]]
 
 
 class VQTokenizer(nn.Module):
@@ -44,7 +46,7 @@ class VQTokenizer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles make networks of their own."""
-        return {name: value for name, value in self.__dict__.items() if name != "_networks"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_networks", "_bound")}
 
     def reset_parameters(self) -> None:
         """Fresh weights: torch's defaults for convolutions, ones for norms, uniform within 1 / K for the codebook."""
@@ -135,14 +137,24 @@ class VQTokenizer(nn.Module):
 
         A view belongs to the graph of the pass that it is made in. The old one goes first: while it lives, its
         parameter's gradient is accumulated where it was made, on whichever stream that was, and a CUDA graph that is
-        captured on another one fails.
+        captured on another one fails. Where nothing is trained and nothing has changed, nothing is done: to go through
+        all parameters takes longer than a GPU takes for a picture.
         """
         if "_networks" not in self.__dict__:
             # Not as submodules: their parameters are this module's.
             self.__dict__["_networks"] = _build_networks(self.config)
         encoder, decoder = self.__dict__["_networks"]
+        known: _Bound = self.__dict__.get("_bound", [])
+        if known and all(
+            place[leaf] is parameter and parameter.data_ptr() == start and not parameter.requires_grad
+            for place, leaf, parameter, start in known
+        ):
+            return encoder, decoder
+        bound: _Bound = []
         for part, network in (("encoder", encoder), ("decoder", decoder)):
             for name, parameter in self.get_submodule(part).named_parameters():
+                holder, _, leaf = f"{part}.{name}".rpartition(".")
+                bound.append((self.get_submodule(holder)._parameters, leaf, parameter, parameter.data_ptr()))
                 owner, _, leaf = _diffusers_name(part, name).rpartition(".")
                 module = network.get_submodule(owner)
                 old = module._parameters[leaf]
@@ -156,6 +168,7 @@ class VQTokenizer(nn.Module):
                 if has_graph:  # no thread but the training one is here
                     module._parameters[leaf] = None
                 module._parameters[leaf] = parameter.view(shape)
+        self.__dict__["_bound"] = bound
         return encoder, decoder
 
 

@@ -146,3 +146,24 @@ def test_bfloat16_finds_the_codes_that_float32_finds(vq: VQTokenizer) -> None:
     assert half.codebook().dtype == torch.float32
     assert len(half.nearest(half.codebook()).unique()) == len(half.codebook().unique(dim=0))
     assert half.decode(codes[None, :24], (6, 4)).dtype == torch.float32
+
+
+def test_a_parameter_that_was_replaced_is_used() -> None:
+    """What was bound to diffusers' networks is looked at before it is used again."""
+
+    def fresh(seed: int) -> VQTokenizer:
+        torch.manual_seed(seed)
+        return VQTokenizer(TINY).requires_grad_(False)
+
+    tokenizer, other, codes = fresh(0), fresh(1), torch.arange(4)[None]
+    before = tokenizer.decode(codes, (2, 2))
+    assert torch.equal(tokenizer.decode(codes, (2, 2)), before)
+    expected = other.decode(codes, (2, 2))
+    tokenizer.load_state_dict(other.state_dict(), assign=True)
+    tokenizer.requires_grad_(False)
+    assert not torch.equal(expected, before)
+    assert torch.equal(tokenizer.decode(codes, (2, 2)), expected)
+    copied = copy.deepcopy(tokenizer)
+    copied.get_parameter("decoder.conv_out.weight").zero_()
+    assert torch.equal(tokenizer.decode(codes, (2, 2)), expected)
+    assert not torch.equal(copied.decode(codes, (2, 2)), expected)
