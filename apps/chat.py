@@ -207,7 +207,7 @@ def build_page(models: Models) -> Page:
             show_progress="hidden",
         )
         longest = inputs[2]
-        picker.wire([longest], lambda pipe: [gr.update(maximum=pipe.context)], "load_chat_model")
+        picker.wire([longest], lambda pipe, chosen: [gr.update(maximum=pipe.context)], "load_chat_model")
         demo.unload(sessions.end)
     return Page(demo, chat.textbox)
 

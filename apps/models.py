@@ -136,7 +136,7 @@ class Models:
             raise OptionError(f"unknown model {label!r}; known: {', '.join(self.labels(task))}")
         pipe = self._pipes.get(label)
         if pipe is None:
-            raise OptionError(f"{label} is not loaded. Press Load beside its name first")
+            raise OptionError(f"{label} is not loaded. Open the page again and press Load beside its name")
         return pipe
 
     @contextmanager

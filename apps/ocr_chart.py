@@ -262,7 +262,7 @@ def build_page(models: Models) -> gr.Blocks:
         for part in (page, max_tiles):
             part.release(tiles, wanted, shown, api_visibility="private", show_progress="minimal")
         photo.input(add, [photo, files], files, preprocess=False, api_visibility="private", show_progress="hidden")
-        picker.wire([max_tiles], lambda pipe: [gr.update(visible=is_tiled(pipe))], "load_reading_model")
+        picker.wire([max_tiles], lambda pipe, chosen: [gr.update(visible=is_tiled(pipe))], "load_reading_model")
         demo.unload(sessions.end)
     return demo
 

@@ -57,27 +57,34 @@ class Picker:
         return f"{lacking}\n\n{said}" if lacking else said
 
     def wire(
-        self, outputs: Sequence[gr.components.Component], fit: Callable[[Pipeline], Sequence[Any]], api_name: str
+        self, outputs: Sequence[gr.components.Component], fit: Callable[[Pipeline, bool], Sequence[Any]], api_name: str
     ) -> None:
         """Connect the list and the button; call it at the end of the page.
 
         Args:
             outputs: further components that depend on the model.
-            fit: their updates for a model that is loaded.
+            fit: their updates for a loaded model, and whether the visitor has just chosen it: only then values that are
+                set already give way to the model's defaults.
             api_name: of the endpoint that loads a model.
         """
         models, task = self._models, self._task
 
-        def state(label: str | None) -> tuple[Any, ...]:
+        def fitted(label: str | None, chosen: bool) -> list[Any]:
             loaded = models.is_loaded(label)
-            updates = fit(models.get(label, task)) if loaded else [gr.skip() for _ in outputs]
-            return (self._about(label), gr.update(visible=self._waits(label)), *updates)
+            return list(fit(models.get(label, task), chosen)) if loaded else [gr.skip() for _ in outputs]
 
-        async def choose(model: str | None) -> tuple[Any, ...]:
+        def state(label: str | None, chosen: bool) -> list[Any]:
+            return [self._about(label), gr.update(visible=self._waits(label)), *fitted(label, chosen)]
+
+        async def look(model: str | None) -> list[Any]:
             with sentences():
-                return await asyncio.to_thread(state, model)
+                return await asyncio.to_thread(state, model, False)
 
-        async def load(model: str | None) -> AsyncIterator[tuple[Any, ...]]:
+        async def choose(model: str | None) -> list[Any]:
+            with sentences():
+                return await asyncio.to_thread(state, model, True)
+
+        async def load(model: str | None) -> AsyncIterator[list[Any]]:
             """Load a model of the list.
 
             Args:
@@ -96,10 +103,15 @@ class Picker:
                 loading = asyncio.create_task(asyncio.to_thread(models.load, model, tell))
                 while not (await asyncio.wait([loading], timeout=0.3))[0]:
                     seconds = time.perf_counter() - began
-                    yield (f"{said} ({seconds:.0f} s)", *[gr.skip()] * (1 + len(outputs)))
+                    yield [f"{said} ({seconds:.0f} s)", *[gr.skip()] * (1 + len(outputs))]
                 await loading
-                yield await asyncio.to_thread(state, model)
+                yield await asyncio.to_thread(state, model, True)
 
         shown = [self.about, self.button, *outputs]
-        self.model.change(choose, self.model, shown, api_visibility="private", show_progress="hidden")
-        self.button.click(load, self.model, shown, api_name=api_name, show_progress="hidden", concurrency_limit=None)
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        gr.on(None, look, self.model, shown, **quiet)  # when the page is opened, and on every change of the list
+        self.model.input(choose, self.model, shown, **quiet)
+        loaded = self.button.click(
+            load, self.model, shown, api_name=api_name, show_progress="hidden", concurrency_limit=None
+        )
+        loaded.failure(look, self.model, shown, **quiet)

@@ -48,6 +48,7 @@ button[aria-label="Share"], button[title="Share"] { display: none !important; } 
   .app-work { display: grid !important; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 3fr); align-items: start; }
   .app-work > :nth-child(2) { grid-area: 1 / 2 / span 2; }
 }
+.app-gallery { min-height: 300px; }
 .app-gallery .grid-wrap, .app-album .grid-wrap { max-height: none !important; padding-top: 34px; }
 .app-gallery .grid-container { max-width: 66vh; margin: 0 auto; }
 """

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
@@ -117,7 +118,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     yield frame.text, frame.pictures, gr.skip(), *still
             drawn = drawing.result
             kept = await asyncio.to_thread(keep_pictures, drawn, recipe)
-            history = [*kept, *history][:MOST_KEPT]
+            history = [item for item in [*kept, *history][:MOST_KEPT] if Path(item[0]).is_file()]  # others were deleted
             yield (
                 ending(drawn, recipe, time.monotonic() - began),
                 gr.Gallery(kept, columns=across(len(kept))),
@@ -125,7 +126,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                 as_data(drawn, recipe),
                 kept,
                 history,
-                history,
+                [path for path, _ in history],
             )
 
     def cancel_drawing(request: gr.Request) -> None:
@@ -142,7 +143,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             return (gr.skip(),) * 11
         with sentences():
             recipe = await asyncio.to_thread(read_recipe, file)
-            return settings_of(recipe, models.labels("draw"))
+            return settings_of(recipe, [label for label in models.labels("draw") if models.is_loaded(label)])
 
     def choose(pictures: Kept, event: gr.SelectData) -> tuple[Any, ...]:
         with sentences():
@@ -154,7 +155,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
     async def use_settings(path: str | None) -> tuple[Any, ...]:
         with sentences():
             recipe = await asyncio.to_thread(read_recipe, path)
-            return settings_of(recipe, models.labels("draw"))
+            return settings_of(recipe, [label for label in models.labels("draw") if models.is_loaded(label)])
 
     def first(pictures: Kept) -> tuple[Any, ...]:
         return chosen_updates(pictures[0][0] if pictures else None)
@@ -209,7 +210,12 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                 count = gr.Slider(1, MOST, value=4, step=1, label="Pictures")
                 with gr.Group():
                     seed = gr.Number(
-                        None, label="Seed", placeholder="a fresh one each time", precision=0, minimum=0, maximum=EXACT
+                        0,
+                        label="Seed",
+                        info="Each drawing takes a fresh one, unless it is kept.",
+                        precision=0,
+                        minimum=0,
+                        maximum=EXACT,
                     )
                     keep_seed = gr.Checkbox(False, label="Keep this seed")
                 with gr.Accordion("More settings", open=False):
@@ -279,13 +285,18 @@ def flows(pipe: Pipeline) -> bool:
     return pipe.model.flow_head is not None
 
 
-def fitting(pipe: Pipeline) -> list[Any]:
-    """What a loaded model changes: the buttons, guidance, temperature and steps."""
+def fitting(pipe: Pipeline, chosen: bool) -> list[Any]:
+    """What a loaded model changes: the buttons, guidance, temperature and steps.
+
+    Args:
+        pipe: the model.
+        chosen: whether a visitor has just chosen it, so that its defaults count.
+    """
     defaults = pipe.drawing_defaults
     return [
         *[gr.update(interactive=True)] * 2,
-        gr.update(value=defaults.guidance_scale),
-        gr.update(value=defaults.temperature, visible=not flows(pipe)),
+        gr.update(value=defaults.guidance_scale) if chosen else gr.skip(),
+        gr.update(visible=not flows(pipe), **({"value": defaults.temperature} if chosen else {})),
         gr.update(visible=flows(pipe)),
     ]
 
@@ -387,16 +398,20 @@ def read_recipe(path: object) -> Recipe:
         raise ImageError(str(error).replace(str(file), file.name)) from error
 
 
-def settings_of(recipe: Recipe, labels: Sequence[str]) -> tuple[Any, ...]:
+def settings_of(recipe: Recipe, loaded: Sequence[str]) -> tuple[Any, ...]:
     """The settings of a recipe for the page, and a sentence about them.
+
+    Args:
+        recipe: of a picture.
+        loaded: models that can draw now.
 
     Raises:
         OptionError: the page cannot show them.
     """
-    known = recipe.model in labels
+    known = recipe.model in loaded
     said = [f"Settings restored; seed {recipe.seed} is kept."]
     if not known:
-        said.append(f"It was drawn by {recipe.model}, which is not offered here: another model draws something else.")
+        said.append(f"It was drawn by {recipe.model}, which is not loaded: another model draws something else.")
     left = [
         f"{name} {value}" for name, value in (("top-k", recipe.top_k), ("top-p", recipe.top_p)) if value is not None
     ]

@@ -194,6 +194,8 @@ def test_the_camera_takes_a_picture(context: BrowserContext, server: str) -> Non
     page = opened(context, server, "OCR and charts")
     page.get_by_role("button", name="Camera and clipboard").click()
     page.get_by_text("Click to Access Webcam").click()
+    page.wait_for_function("[...document.querySelectorAll('video')].some(video => video.videoWidth > 0)")
+    page.wait_for_timeout(300)
     page.get_by_role("button", name="capture photo").click()
     expect(page.get_by_text(re.compile(r"\d+ x \d+ pixels"))).to_be_visible(timeout=WAIT_MS)
 

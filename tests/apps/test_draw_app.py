@@ -162,7 +162,7 @@ def test_what_the_page_lacks_is_said() -> None:
     recipe = Recipe(prompt="x", seed=1, model="other", top_k=50)
     *_, model, said = text_to_image.settings_of(recipe, ["toy"])
     assert model == gr.skip()
-    assert "drawn by other, which is not offered here" in said and "top-k 50" in said
+    assert "drawn by other, which is not loaded" in said and "top-k 50" in said
     with pytest.raises(OptionError, match="the seed is 9223372036854770000"):
         text_to_image.settings_of(Recipe(prompt="x", seed=9223372036854770000, model="toy"), ["toy"])
 

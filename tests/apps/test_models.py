@@ -37,7 +37,9 @@ def test_what_is_lacking_is_a_sentence() -> None:
 
 def test_a_model_is_loaded_before_it_is_asked(toy: Path) -> None:
     models = Models([str(toy)])
-    with pytest.raises(OptionError, match="toy-janus is not loaded. Press Load beside its name first."):
+    with pytest.raises(
+        OptionError, match="toy-janus is not loaded. Open the page again and press Load beside its name."
+    ):
         models.get("toy-janus", "draw")
     with pytest.raises(OptionError, match="unknown model '/etc'; known: toy-janus"):
         models.get("/etc", "draw")
