@@ -43,7 +43,8 @@ def use_kernels(decoder: Decoder) -> str | None:
         return reason
     path = FastDecode(decoder)
     try:
-        worst = max(deviation(decoder, path, *size) for size in CHECKED_SIZES)
+        with torch.cuda.device(weight.device):  # Triton launches on the current device, wherever the tensors are
+            worst = max(deviation(decoder, path, *size) for size in CHECKED_SIZES)
     except Exception as error:  # whatever a compiler or a driver says: the modules do the work
         worst, reason = 0.0, f"they do not run here ({type(error).__name__}: {error})"
     if worst > TOLERANCE[weight.dtype]:

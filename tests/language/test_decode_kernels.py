@@ -248,6 +248,14 @@ def test_what_the_kernels_are_not_made_for_is_told():
     assert FastDecode.suits(model) == "experts computed in the form 'dense': 'auto' is needed"
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no second CUDA device")
+def test_kernels_of_a_model_on_the_second_gpu():
+    model = suited("heads").to("cuda:1")
+    fuse(model)
+    assert use_kernels(model) is None and model.path is not None
+
+
 def test_without_a_gpu_the_modules_do_the_work():
     model = decoder("mha-dense")
     assert use_kernels(model) == "they are for NVIDIA GPUs"
