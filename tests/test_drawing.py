@@ -16,7 +16,7 @@ from mm.errors import ContextOverflowError, InputError, MMError, OptionError, Pr
 from mm.families.table import load_model, save_pretrained
 from mm.generation import rerank
 from mm.generation.vq import to_bytes
-from mm.pictures import DrawOptions
+from mm.pictures import DrawDefaults, DrawOptions
 
 PROMPT = "two red circles left of a blue star"
 
@@ -292,7 +292,6 @@ def test_clip_without_weights_says_what_works_instead(pipe: Pipeline, monkeypatc
         ({"guidance_scale": math.inf}, OptionError, "guidance_scale is inf"),
         ({"guidance_scale": "5"}, OptionError, "guidance_scale is '5'"),
         ({"temperature": -0.1}, OptionError, "temperature is -0.1; expected a number of 0 or more"),
-        ({"temperature": None}, OptionError, "temperature is None; expected a number of 0 or more"),
         ({"top_p": 0.0}, OptionError, "top_p is 0.0; expected a number above 0 and at most 1"),
         ({"top_p": 1.01}, OptionError, "top_p is 1.01; expected a number above 0 and at most 1"),
         ({"top_k": -1}, OptionError, "top_k is -1; expected a whole number of 0 or more"),
@@ -328,6 +327,11 @@ def test_bad_input(pipe: Pipeline, options, error, message) -> None:
     assert pipe.engine.statistics.requests == before
 
 
+def test_options_have_no_open_temperature() -> None:
+    with pytest.raises(OptionError, match="temperature is None; expected a number of 0 or more"):
+        DrawOptions(temperature=None)  # type: ignore[arg-type]
+
+
 def test_a_generator_of_another_device_is_refused() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
@@ -359,5 +363,7 @@ def test_options_of_a_call_have_the_defaults_of_the_record() -> None:
 
     defaults = {name: value.default for name, value in inspect.signature(Pipeline.generate_images).parameters.items()}
     record = DrawOptions()
-    for name in ("guidance_scale", "temperature", "top_k", "top_p", "seed", "best_of", "rerank", "output_type"):
+    assert defaults["guidance_scale"] is defaults["temperature"] is None, "the model's own"
+    assert DrawDefaults() == DrawDefaults(guidance_scale=record.guidance_scale, temperature=record.temperature)
+    for name in ("top_k", "top_p", "seed", "best_of", "rerank", "output_type"):
         assert defaults[name] == getattr(record, name)
