@@ -296,7 +296,9 @@ def fitting(pipe: Pipeline, chosen: bool) -> list[Any]:
     return [
         *[gr.update(interactive=True)] * 2,
         gr.update(value=defaults.guidance_scale) if chosen else gr.skip(),
-        gr.update(visible=not flows(pipe), **({"value": defaults.temperature} if chosen else {})),
+        gr.update(visible=not flows(pipe), value=defaults.temperature)
+        if chosen
+        else gr.update(visible=not flows(pipe)),
         gr.update(visible=flows(pipe)),
     ]
 
