@@ -33,7 +33,9 @@ except ImportError as error:
 if TYPE_CHECKING:
     from mm.captioning.job import Job
 
-_IMAGES_PER_BLOCK = 16  # of Ray Data: what an actor is handed at once, and what is asked again when it is lost
+# What an actor is handed at once, and what is asked again when it is lost.
+_BLOCK = 16
+_BLOCK_OF_GPU = 64
 _CALLS = 2  # of an actor at once: the next images are there when the engine has room
 
 
@@ -70,7 +72,7 @@ class RayEngine:
             cpus = int(min(node["CPU"] for node in nodes))
             self._gpus, self._cpus = None, max(1.0, cpus // job.actors_per_node)
             count = len(nodes) * min(job.actors_per_node, max(1, cpus))
-        self._block = max(1, min(job.batch_size or _IMAGES_PER_BLOCK, -(-num_images // count)))
+        self._block = max(1, min(job.batch_size or (_BLOCK_OF_GPU if gpus else _BLOCK), -(-num_images // count)))
         self._count = max(1, min(count, -(-num_images // self._block)))
 
     @property
@@ -88,6 +90,7 @@ class RayEngine:
         strategy = ray.data.ActorPoolStrategy(
             size=self._count,
             max_tasks_in_flight_per_actor=2 * _CALLS,
+            max_concurrent_calls_per_actor=_CALLS,
             enable_true_multi_threading=True,
         )
         blocks = self._blocks(supply)
@@ -99,7 +102,6 @@ class RayEngine:
             batch_size=self._block,
             batch_format="pyarrow",
             compute=strategy,
-            max_concurrency=_CALLS,
             num_gpus=self._gpus,
             num_cpus=self._cpus,
         )
@@ -191,6 +193,7 @@ def _context() -> Any:
 def _join(address: str | None) -> None:
     # Ray's own log files stay; of its notes on standard error only errors do.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that starts here tells nobody
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         if address is not None and "://" not in address and ":" in address:  # Ray itself would try for minutes

@@ -1,6 +1,7 @@
 """A cluster of two nodes on this machine, a run on it, and the death of a node in the middle: SOURCE OUTPUT."""
 
 import json
+import os
 import sys
 
 import ray
@@ -16,6 +17,7 @@ QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "he
 
 def main() -> None:
     """Print how it went, as JSON."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
