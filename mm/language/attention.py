@@ -71,6 +71,11 @@ class Attention(nn.Module):
         self.scale = config.head_dim**-0.5
         self.joint: Joint | None = None  # of queries, keys and values; see mm.transforms.fuse
 
+    @property
+    def joined(self) -> tuple[nn.Module, ...]:
+        """The layers over the input."""
+        return self.q_proj, self.k_proj, self.v_proj
+
     def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shapes of what one token stores: its keys and its values."""
         shape = (self.config.num_kv_heads, self.config.head_dim)
@@ -80,7 +85,7 @@ class Attention(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         head = self.config.head_dim
         if self.joint is not None:
-            queries, keys, values = self.joint(x)
+            queries, keys, values = self.joint(x, self.joined)
         else:
             queries, keys, values = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         query = rotate(queries.unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, H, A)

@@ -36,8 +36,13 @@ class FastDecode:
     def __init__(self, decoder: Decoder) -> None:
         self._layers = [layer for layer in decoder.model.layers if isinstance(layer, DecoderLayer)]
         self._norm = decoder.model.norm
-        parts = [part for part in decoder.modules() if isinstance(part, Attention | LatentAttention | GatedMLP)]
-        self._joints = [part.joint for part in parts]
+        self._joined = [part for part in decoder.modules() if isinstance(part, Attention | LatentAttention | GatedMLP)]
+        self._products = [  # module, name, layer
+            (module, name, child)
+            for module in decoder.model.layers.modules()
+            for name, child in module.named_children()
+            if isinstance(child, nn.Linear | Int8Linear)
+        ]
         self._experts = [part for part in decoder.modules() if isinstance(part, Experts)]
 
     @staticmethod
@@ -62,15 +67,16 @@ class FastDecode:
         return None
 
     def takes(self, embeds: Tensor, step: Step) -> bool:
-        """Whether the kernels are made for this step, and the weights are where they were."""
+        """Whether the kernels are made for this step, and layers and weights are where they were."""
         if (
             embeds.requires_grad
             or embeds.shape[0] * embeds.shape[1] > kernels.MAX_GROUPED_ROWS
             and not self._sorts(embeds)
         ):
             return False
-        joined = all(joint is not None and joint.is_intact for joint in self._joints)
-        return joined and all(experts.is_joint for experts in self._experts)
+        same = all(getattr(module, name) is layer for module, name, layer in self._products)
+        joined = all(part.joint is not None and part.joint.holds(part.joined) for part in self._joined)
+        return same and joined and all(experts.is_joint for experts in self._experts)
 
     def _sorts(self, embeds: Tensor) -> bool:
         """Whether the product of sorted tokens and experts runs without waiting for the host."""

@@ -78,16 +78,16 @@ class Int8Joint(Joint):
         biases = [None] * len(self.sizes) if self.bias is None else self.bias.split(self.sizes)
         rows = zip(self.weight.split(self.sizes), self.scale.split(self.sizes), biases, strict=True)
         self.parts = [Int8Linear(*part) for part in rows]
+        self.layers = tuple(self.parts)
 
     @property
     def is_intact(self) -> bool:
-        """True: nothing trains or replaces them."""
+        """True: nothing trains them or puts them elsewhere."""
         return True
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(..., D) -> (..., N) of each layer."""
-        parts: tuple[Tensor, ...] = int8_linear(x, self.weight, self.scale, self.bias).split(self.sizes, dim=-1)
-        return parts
+    def product(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., sum of N)."""
+        return int8_linear(x, self.weight, self.scale, self.bias)
 
     def part(self) -> None:
         """Nothing: what was rounded stays rounded."""

@@ -1,6 +1,8 @@
 """Several linear layers over the same input as one product."""
 
 from collections.abc import Sequence
+from operator import is_
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +14,8 @@ class Joint:
 
     Each layer keeps its parameter, which becomes a view of its rows: names, saving, merging and changes in place are
     those of the separate layers, and no number is in memory twice. Where a layer's parameter is put elsewhere later
-    (``to``, ``load_state_dict(assign=True)``, a copy of the model) or is trained, the separate layers are used.
+    (``to``, ``load_state_dict(assign=True)``, a copy of the model) or is trained, or another layer takes its place (an
+    adapter around it), the separate layers are used.
 
     Not a module: its tensors are the layers' own.
 
@@ -20,6 +23,7 @@ class Joint:
         layers: of equal input width; weights on one device, of one type.
     """
 
+    layers: tuple[Any, ...]  # linear layers; in one byte they are another class
     scale: Tensor | None = None  # of weights in one byte, see mm.language.int8
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
@@ -40,6 +44,10 @@ class Joint:
                     layer.bias = nn.Parameter(self.bias[start : start + size], requires_grad=False)
                 start += size
 
+    def holds(self, layers: Sequence[nn.Module]) -> bool:
+        """Whether these are the layers, and ``is_intact``."""
+        return all(map(is_, layers, self.layers)) and self.is_intact
+
     @property
     def is_intact(self) -> bool:
         """Whether the layers' parameters are still these rows, and not trained."""
@@ -50,12 +58,16 @@ class Joint:
             place += size * width
         return True
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
-        """(..., inputs) -> (..., outputs) of each layer."""
-        if self.is_intact:
-            parts: tuple[Tensor, ...] = F.linear(x, self.weight, self.bias).split(self.sizes, dim=-1)
+    def __call__(self, x: Tensor, layers: Sequence[nn.Module]) -> tuple[Tensor, ...]:
+        """(..., inputs) -> (..., outputs) of each of the layers, which stand where those stood that were joined."""
+        if self.holds(layers):
+            parts: tuple[Tensor, ...] = self.product(x).split(self.sizes, dim=-1)
             return parts
-        return tuple(layer(x) for layer in self.layers)
+        return tuple(layer(x) for layer in layers)
+
+    def product(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., sum of outputs)."""
+        return F.linear(x, self.weight, self.bias)
 
     def part(self) -> None:
         """Give each layer memory of its own again."""

@@ -58,6 +58,11 @@ class LatentAttention(nn.Module):
         """The first layer of the queries."""
         return self.q_proj if self.config.q_lora_rank is None else self.q_a_proj
 
+    @property
+    def joined(self) -> tuple[nn.Module, ...]:
+        """The layers over the input."""
+        return self.query_layer, self.kv_a_proj_with_mqa
+
     def cached_shapes(self) -> tuple[tuple[int, ...], ...]:
         """Shape of what one token stores: the latent, then the shared rotated key."""
         return ((self.config.cache_width,),)
@@ -65,7 +70,7 @@ class LatentAttention(nn.Module):
     def forward(self, x: Tensor, step: Step, cache: LayerCache | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
         if self.joint is not None:
-            query, compressed = self.joint(x)
+            query, compressed = self.joint(x, self.joined)
         else:
             query, compressed = self.query_layer(x), self.kv_a_proj_with_mqa(x)
         query_nope, query_rope = self._query(query, step)

@@ -35,8 +35,13 @@ class GatedMLP(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
         self.joint: Joint | None = None  # of gate and up; see mm.transforms.fuse
 
+    @property
+    def joined(self) -> tuple[nn.Module, ...]:
+        """The layers over the input."""
+        return self.gate_proj, self.up_proj
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> (..., width)."""
-        gate, up = (self.gate_proj(x), self.up_proj(x)) if self.joint is None else self.joint(x)
+        gate, up = (self.gate_proj(x), self.up_proj(x)) if self.joint is None else self.joint(x, self.joined)
         out: Tensor = self.down_proj(F.silu(gate) * up)
         return out

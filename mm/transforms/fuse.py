@@ -28,8 +28,9 @@ def fuse(model: nn.Module) -> int:
     count = 0
     for module in model.modules():
         if isinstance(module, WITH_JOINT):
-            layers = _layers(module)
-            if (module.joint is None or not module.joint.is_intact) and _agree(layers):
+            layers = [layer for layer in module.joined if type(layer) is nn.Linear]  # an adapter, LoRA, int8 are none
+            held = module.joint is not None and module.joint.holds(module.joined)
+            if not held and len(layers) == len(module.joined) and _agree(layers):
                 module.joint = Joint(layers)
                 count += 1
         elif isinstance(module, Experts) and not module.is_joint and not module.gate_proj.requires_grad:
@@ -57,16 +58,11 @@ def joined_names(module: Attention | LatentAttention | GatedMLP) -> tuple[str, .
     return "gate_proj", "up_proj"
 
 
-def _layers(module: Attention | LatentAttention | GatedMLP) -> tuple[nn.Linear, ...]:
-    return tuple(getattr(module, name) for name in joined_names(module))
-
-
-def _agree(layers: tuple[nn.Linear, ...]) -> bool:
-    """Whether these are plain layers of one type and place, none of them trained. Subclasses (LoRA, int8) are none."""
+def _agree(layers: list[nn.Linear]) -> bool:
+    """Whether these are of one type and place, none of them trained."""
     first = layers[0]
     return all(
-        type(layer) is nn.Linear
-        and not layer.weight.requires_grad
+        not layer.weight.requires_grad
         and not layer.weight.is_meta
         and (layer.weight.device, layer.weight.dtype) == (first.weight.device, first.weight.dtype)
         for layer in layers

@@ -40,7 +40,7 @@ def quantize(decoder: Decoder, kind: Quantization = "int8") -> None:
         return
     for layer in decoder.model.layers:
         for module in list(layer.modules()):
-            if isinstance(module, WITH_JOINT) and module.joint is not None and module.joint.is_intact:
+            if isinstance(module, WITH_JOINT) and module.joint is not None and module.joint.holds(module.joined):
                 joint = Int8Joint(module.joint)
                 module.joint = joint
                 for name, part in zip(joined_names(module), joint.parts, strict=True):

@@ -235,6 +235,11 @@ def test_weights_that_went_elsewhere_are_not_taken_from_where_they_were():
     x = numbers(1, 1, 32)
     step = model.step_at(x, torch.tensor([[3]], device=DEVICE), cache)
     assert path.takes(x, step)
+    product = model.model.layers[1].self_attn.o_proj
+    model.model.layers[1].self_attn.o_proj = torch.nn.Sequential(product)  # such as an adapter around it
+    assert not path.takes(x, step)
+    model.model.layers[1].self_attn.o_proj = product
+    assert path.takes(x, step)
     model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
     assert not path.takes(x, step)
 

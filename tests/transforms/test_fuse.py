@@ -7,6 +7,7 @@ import torch
 
 from mm.language.moe import Experts
 from mm.transforms.fuse import WITH_JOINT, fuse, unfuse
+from mm.transforms.quantize import quantize
 from tests.language.tiny import VARIANTS, decoder
 
 
@@ -71,6 +72,32 @@ def test_gradients_reach_parameters_that_are_trained_after_all():
     model(torch.randn(1, 5, 32)).square().sum().backward()
     assert all(p.grad is not None for name, p in model.named_parameters() if "self_attn" in name or "mlp.g" in name)
     assert fuse(model) == 0
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_an_adapter_around_a_layer_takes_part(small):
+    class Adapter(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+            self.more = torch.nn.Linear(layer.in_features, layer.out_features)
+
+        def forward(self, x):
+            return self.layer(x) + self.more(x)
+
+    model, plain = (decoder("gqa-moe").requires_grad_(False) for _ in range(2))
+    fuse(model)
+    if small:
+        quantize(model)
+        quantize(plain)
+    torch.testing.assert_close(run(model), run(plain))
+    for module in (model, plain):
+        torch.manual_seed(4)
+        layer = module.model.layers[0]
+        layer.self_attn.v_proj, layer.mlp.up_proj = Adapter(layer.self_attn.v_proj), Adapter(layer.mlp.up_proj)
+    torch.testing.assert_close(run(model), run(plain))
+    fuse(model)
+    torch.testing.assert_close(run(model), run(plain))
 
 
 def test_a_layer_of_another_kind_is_left_alone():
