@@ -76,6 +76,12 @@ class Line:
             return max(0, self._places.index(place) - self._running + 1)
 
     @property
+    def num_running(self) -> int:
+        """How many may run now."""
+        with self._lock:
+            return min(len(self._places), self._running)
+
+    @property
     def num_waiting(self) -> int:
         """How many wait."""
         with self._lock:

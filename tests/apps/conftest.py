@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,9 +60,14 @@ def server(toy: Path) -> Iterator[str]:
         url = process.stdout.readline().strip().rstrip("/")
         assert url.startswith("http://127.0.0.1:"), url
         yield url
+        held, deadline = 1, time.monotonic() + 10
+        while held and time.monotonic() < deadline:
+            time.sleep(0.1)
+            held = httpx.post(f"{url}/gradio_api/run/held", json={"data": []}).json()["data"][0]
         tried = httpx.post(f"{url}/gradio_api/run/tried", json={"data": []}).json()["data"]
         process.stdin.close()
         process.wait(30)
+    assert held == 0, "somebody who is gone keeps a place in the line"
     assert tried == [""], tried  # connections to other machines
 
 

@@ -1,5 +1,5 @@
-"""The front page in a process of its own, with two more endpoints: how many answers the engines have ended, and which
-connections to other machines were tried (they are refused).
+"""The front page in a process of its own, with more endpoints: how many answers the engines have ended, how many places
+are held, and which connections to other machines were tried (they are refused).
 
 Arguments: the models that it offers.
 """
@@ -46,7 +46,13 @@ def connections() -> str:
     return " ".join(tried)
 
 
+def held() -> int:
+    """Places in the line that somebody has."""
+    return models.line.num_running + models.line.num_waiting
+
+
 with demo:
+    gr.api(held, api_name="held")
     gr.api(ended, api_name="ended")
     gr.api(connections, api_name="tried")
 print(server.serve(demo, server.ServeOptions(max_upload_mb=2)), flush=True)

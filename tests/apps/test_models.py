@@ -96,7 +96,7 @@ def test_every_endpoint_has_a_name_and_models_are_loaded_by_it(server: str) -> N
         *("/chat", "/load_chat_model"),
         *("/read", "/tiles", "/ask_document", "/load_reading_model"),
         *("/draw", "/cancel_drawing", "/restore", "/load_drawing_model"),
-        *("/ended", "/tried"),  # of the tests
+        *("/ended", "/held", "/tried"),  # of the tests
     }
     about = client.predict("nano-vl2", api_name="/load_reading_model")
     assert "nano-vl2 · 4,096 tokens of context" in str(about)
