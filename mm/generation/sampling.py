@@ -189,7 +189,15 @@ class BatchSampler:
     def __call__(
         self, logits: Tensor, uniforms: Tensor, allowed: Tensor | None = None, *, start: int = 0
     ) -> tuple[Tensor, Tensor | None]:
-        """Choose one token a row and remember it.
+        """``choose`` and ``remember``."""
+        tokens, logprobs = self.choose(logits, uniforms, allowed, start=start)
+        self.remember(tokens, start=start)
+        return tokens, logprobs
+
+    def choose(
+        self, logits: Tensor, uniforms: Tensor, allowed: Tensor | None = None, *, start: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """Choose one token a row. Changes nothing, so that a step that ran out of memory can be done again.
 
         Args:
             logits: (B, V) float32 of all rows, or of B from ``start`` on; not written to.
@@ -219,16 +227,20 @@ class BatchSampler:
         if self.any_sampled:
             drawn = draw(scores, uniforms, self._temperature[rows], self._top_k[rows], self._top_p[rows])
             tokens = torch.where(self._greedy[rows], tokens, drawn)
-        chosen = tokens[:, None]
         logprobs = None
         if self.any_logprobs:
-            logprobs = logits.log_softmax(dim=-1).gather(1, chosen)[:, 0]
+            logprobs = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
+        return torch.where(best.isnan(), -1, tokens), logprobs
+
+    def remember(self, tokens: Tensor, *, start: int = 0) -> None:
+        """Count the chosen tokens (B,) of the rows from ``start`` on: for penalties and n-grams."""
+        rows, chosen = slice(start, start + tokens.shape[0]), tokens.clamp(min=0)[:, None]
         if self._any_penalty:
-            seen.scatter_(1, chosen, True)
+            self._seen[rows].scatter_(1, chosen, True)
         if self._max_ngram:
+            answer, count = self._answer[rows], self._count[rows]
             answer.scatter_(1, count.clamp(max=answer.shape[1] - 1), chosen)
             count += 1
-        return torch.where(best.isnan(), -1, tokens), logprobs
 
     def _repeats(self, answer: Tensor, count: Tensor, rows: slice, vocab_size: int) -> Tensor:
         """(B, V) bool: tokens that would end an n-gram which the row's answer (B, N), ``count`` tokens, has already."""

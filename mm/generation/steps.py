@@ -201,9 +201,12 @@ class Steps:
                 logits = side.guided(hidden[torch.cat((first, last)).clamp(max=most)], scales)
             else:
                 logits = side.logits(hidden[first.clamp(max=most)])
-            tokens, logprobs = side.sampler(logits, uniforms, mask)
-            self._place(first, last, tokens)
+            tokens, logprobs = side.sampler.choose(logits, uniforms, mask)
             found += [tokens, uniforms if logprobs is None else logprobs, logits if listened else uniforms]
+        # Last, and of all parts: a step for which memory was lacking is done again.
+        for part, (first, last, _, _), tokens in zip(shape.parts, parts, found[::3], strict=True):
+            self.sides[part.side].sampler.remember(tokens)
+            self._place(first, last, tokens)
         return tuple(found)
 
     def begin(self, side: Side, logits: Tensor, uniform: float) -> Choice:

@@ -194,6 +194,19 @@ def test_the_mask_of_allowed_tokens_wins_over_ngram_bans():
     assert sampler(logits, torch.zeros(1), torch.ones(1, 4, dtype=torch.bool))[0].item() == 2
 
 
+def test_choosing_again_changes_nothing_until_it_is_remembered():
+    """A step for which memory was lacking is done again: its first try must leave no trace."""
+    options = SamplingOptions(repetition_penalty=1.5, no_repeat_ngram_size=2, temperature=1.0)
+    once, twice = sampler_of(options, options), sampler_of(options, options)
+    generator = torch.Generator().manual_seed(8)
+    for _ in range(20):
+        logits, uniforms = torch.randn(2, 50, generator=generator), torch.rand(2, generator=generator)
+        twice.choose(logits, uniforms)
+        tokens, _ = twice.choose(logits, uniforms)
+        twice.remember(tokens)
+        assert torch.equal(once(logits, uniforms)[0], tokens)
+
+
 def test_logprobs_are_those_of_the_model_whatever_the_options():
     torch.manual_seed(4)
     logits = torch.randn(2, 50)
