@@ -71,7 +71,7 @@ class Recipe:
             values |= {"prompt": text["prompt"], "seed": int(text["seed"]), "model": text["model"]}
             known = {item.name: item.type for item in fields(cls)}
             wrong = [name for name, value in values.items() if name not in known or not _is_of(value, str(known[name]))]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:  # the last: JSON of thousands of brackets
             raise _changed(path, str(error)) from error
         if wrong:
             raise _changed(path, f"{wrong[0]!r} is {values[wrong[0]]!r}")
@@ -118,6 +118,15 @@ def check_target(path: Path) -> None:
             f"cannot write {str(path)!r}: pictures are written as PNG, which keeps prompt and seed with them. Name a "
             ".png file"
         )
+    check_writable(path)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a file that cannot be written. What is there stays as it is.
+
+    Raises:
+        ResourceError: its folder does not exist, or it cannot be written.
+    """
     if not path.absolute().parent.is_dir():
         raise ResourceError(f"cannot write {str(path)!r}: its folder does not exist. Name a folder that exists")
     new = not path.exists()
@@ -125,7 +134,7 @@ def check_target(path: Path) -> None:
         with open(path, "ab"):
             pass
         if new:
-            os.unlink(path)
+            os.unlink(os.path.realpath(path))  # of a link, what it leads to
     except OSError as error:
         raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}. Name another file") from error
 

@@ -77,8 +77,9 @@ def test_help_lists_every_command_and_imports_little() -> None:
         "print('heavy', sorted(heavy), status)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    for name in ("chat", "ocr", "caption", "ground", "models", "plan", "env", "verify", "eval", "train"):
+    for name in ("chat", "ocr", "caption", "ground", "draw", "models", "plan", "env", "verify", "eval", "train"):
         assert f" {name} " in done.stdout
+    assert "chat, ocr or draw" in done.stdout  # brackets would be markup, and vanish
     assert "heavy [] 0" in done.stdout
 
 

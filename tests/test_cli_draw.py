@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mm import Pipeline
-from mm.drawn_file import Recipe
+from mm.drawn_file import Recipe, check_target
 from mm.pipeline import Pipeline as PipelineClass
 from tests.test_cli import FORM, fails, invoke
 
@@ -127,7 +128,9 @@ def test_mistakes_are_told_before_any_work(
 def test_another_size_is_named_and_refused(janus: str) -> None:
     result = invoke("draw", "a", "-m", janus, "--size", "512x512")
     fails(result, "a picture of 512x512 pixels was asked for", "trained for 64x64 alone", status=2)
-    assert invoke("draw", "a", "-m", janus, "--size", "big").status == 2
+    for wrong in ("big", "²x²"):
+        result = invoke("draw", "a", "-m", janus, "--size", wrong)
+        assert result.status == 2 and f"'{wrong}' is not a size" in result.err
 
 
 def test_without_the_bundled_model_those_that_draw_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -150,6 +153,7 @@ def test_changed_settings_are_refused(janus: str) -> None:
     for changes, part in [
         ({"seed": "x"}, "invalid literal"),
         ({"settings": "[]"}, "not as 'mm draw' wrote them"),
+        ({"settings": "[" * 100_000}, "not as 'mm draw' wrote them"),
         ({"settings": '{"temperature": "hot"}'}, "'temperature' is 'hot'"),
         ({"settings": '{"number": true}'}, "'number' is True"),
         ({"settings": '{"extra": 1}'}, "'extra' is 1"),
@@ -234,12 +238,31 @@ def test_sizes_that_have_no_whole_codes(janus: str) -> None:
         ('{"codes": [[true]]}', "expected a rectangle of whole numbers"),
         ('{"codes": "abc"}', "expected a rectangle of whole numbers"),
         ("[1]", 'holds no object with "codes"'),
+        ('{"codes":' + "[" * 100_000, "cannot be read as JSON"),
     ],
 )
 def test_codes_that_are_none(janus: str, text: str, part: str) -> None:
     Path("codes.json").write_text(text)
     fails(invoke("tokens", "decode", "codes.json", "-o", "a.png", "-m", janus), part)
     assert not Path("a.png").exists()
+
+
+def test_codes_do_not_replace_their_picture(janus: str) -> None:
+    Image.new("RGB", (64, 64)).save("in.png")
+    os.symlink("in.png", "same.json")
+    for output in ("in.png", "same.json"):
+        message = f"cannot write '{output}': it is the picture itself. Name another file for the codes"
+        fails(invoke("tokens", "encode", "in.png", "-o", output, "-m", janus), message, status=2)
+    assert pixels("in.png").shape == (64, 64, 3)
+    uri = "data:image/png;base64," + b64encode(Path("in.png").read_bytes()).decode()
+    assert invoke("tokens", "encode", uri, "-o", "in.png", "-m", janus).status == 0  # an old file may be replaced
+
+
+def test_a_link_that_leads_to_no_file_yet_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink("later.png", "link.png")
+    check_target(Path("link.png"))
+    assert os.path.islink("link.png") and not os.path.exists("later.png")
 
 
 def test_codes_of_another_model_are_told(janus: str) -> None:

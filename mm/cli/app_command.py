@@ -23,7 +23,7 @@ SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_opti
 
 
 def app(context: typer.Context) -> None:
-    """Start a web app: `mm app [chat|ocr|draw]`, all as tabs without a name; `mm app chat --help` lists options."""
+    """Start a web app: chat, ocr or draw; without a name, all as tabs. `mm app chat --help` lists options."""
     words = list(context.args)
     name = words.pop(0) if words and not words[0].startswith("-") else "all"
     if name not in APPS.entries:

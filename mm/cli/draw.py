@@ -184,7 +184,7 @@ def _size(text: str | None) -> tuple[int | None, int | None]:
     if text is None:
         return None, None
     width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise typer.BadParameter(f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as 384x384")
     return int(width), int(height)
 

@@ -84,7 +84,7 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    if not (width.isdecimal() and height.isdecimal()):
         raise typer.BadParameter(f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as 1200x900")
     return int(width), int(height)
 

@@ -1,6 +1,7 @@
 """`mm tokens encode`, `mm tokens decode`: pictures to image codes and back."""
 
 import json as json_format
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,8 +11,8 @@ from mm.cli import options
 from mm.cli.draw import DEFAULT_MODEL, check_model
 from mm.cli.loading import check_images, load_pipeline
 from mm.cli.output import note, write, write_json
-from mm.drawn_file import check_target
-from mm.errors import InputError, ResourceError
+from mm.drawn_file import check_target, check_writable
+from mm.errors import InputError, OptionError, ResourceError
 
 if TYPE_CHECKING:
     from mm.pipeline import Pipeline
@@ -38,8 +39,12 @@ def encode(
     from mm.images import open_image
 
     check_images((image,))
-    if output is not None and not output.absolute().parent.is_dir():
-        raise ResourceError(f"cannot write {str(output)!r}: its folder does not exist. Name a folder that exists")
+    if output is not None:
+        if os.path.exists(image) and output.exists() and output.samefile(image):  # a data URI is no file
+            raise OptionError(
+                f"cannot write {str(output)!r}: it is the picture itself. Name another file for the codes"
+            )
+        check_writable(output)
     pipe = _load(model, revision, device, dtype)
     picture = open_image(image)
     if resize:
@@ -118,7 +123,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = json_format.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"there is no file {str(path)!r}. Name a file that 'mm tokens encode' wrote") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: JSON of thousands of brackets
         raise InputError(
             f"{str(path)!r} cannot be read as JSON ({error}). Name a file of 'mm tokens encode'"
         ) from error
