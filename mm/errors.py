@@ -17,6 +17,8 @@
 The message of each names what was got, what was expected and what to do next.
 """
 
+import shlex
+
 
 class MMError(Exception):
     """Base of every error that ``mm`` raises on purpose.
@@ -82,6 +84,6 @@ class MissingExtraError(MMError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(
-            f"{purpose} needs the package {package!r}. Install it with: pip install {package} "
+            f"{purpose} needs the package {package!r}. Install it with: pip install {shlex.quote(package)} "
             f"(or everything of its kind, in a checkout of mm: pip install '.[{extra}]')"
         )

@@ -22,3 +22,4 @@ def test_every_message_ends_as_a_sentence(given: str, shown: str) -> None:
 def test_a_missing_extra_names_the_command() -> None:
     with pytest.raises(MMError, match=r"charts needs the package 'peft'\. Install it with: pip install peft"):
         raise MissingExtraError("peft", "train", "charts")
+    assert "pip install 'ray[data]' (or" in str(MissingExtraError("ray[data]", "ray", "a cluster"))  # zsh expands [ ]

@@ -141,6 +141,8 @@ def evaluate(
         report = reports.merge_reports([reports.load_report(path) for path in merge])
     else:
         draws = task == [drawing.TASK] and not tesseract_only
+        if not draws and drawing.TASK in (task or ()):
+            raise OptionError(f"--task {drawing.TASK} runs alone. Leave the other tasks and --tesseract-only out")
         if draws and processes > 1:
             raise OptionError(f"--task {drawing.TASK} runs in one process. Leave --processes {processes} out")
         with ExitStack() as stack:

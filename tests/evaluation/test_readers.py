@@ -119,3 +119,5 @@ def test_the_command_refuses_before_any_process_starts():
     assert refused.exit_code == 1 and "no-such-model" in refused.output
     refused = run.invoke(app, ["eval", "nano-janus", "--task", "draw", "--processes", "2"])
     assert refused.exit_code == 2 and "--task draw runs in one process" in refused.output
+    refused = run.invoke(app, ["eval", "nano-janus", "--task", "draw", "--task", "lines"])
+    assert refused.exit_code == 2 and "--task draw runs alone. Leave the other tasks" in refused.output
