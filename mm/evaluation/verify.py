@@ -5,7 +5,7 @@
 
 Bytes, ids, masks, texts, greedy tokens and image codes must be equal. Features may be 5e-5 apart, decoded pixels 1e-4
 and logits 2e-4: float32 against float64 of the official code differs by at most 7e-6, 2e-5 and 3e-5, and the smallest
-realistic mistake moves logits by 1e-3 (README of the recorded cases, "Tolerances"). Latents and velocities of a flow may
+true mistake moves logits by 1e-3 (README of the recorded cases, "Tolerances"). Latents and velocities of a flow may
 be 5e-5 apart and the pixels of its autoencoder 5e-4, of which the official code's own rounding is 6e-6 and 1e-4.
 """
 

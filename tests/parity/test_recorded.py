@@ -1,4 +1,4 @@
-"""Every recorded case of DeepSeek-VL, DeepSeek-VL2, Janus and JanusFlow, whole, against the limits of the design's contract 2."""
+"""Every recorded case of DeepSeek-VL, VL2, Janus and JanusFlow against the limits of the contract 2 of the design."""
 
 from collections.abc import Callable
 from pathlib import Path
