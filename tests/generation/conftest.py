@@ -1,5 +1,6 @@
 """Tiny real decoders with random weights, and answers to drive them with."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -62,6 +63,12 @@ def build_decoder(*, latent: bool) -> Decoder:
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     """A decoder of each kind of attention, with a mixture of experts."""
     return build_decoder(latent=request.param == "latent")
+
+
+@pytest.fixture(scope="session")
+def on_gpu(decoder: Decoder) -> Decoder:
+    """The same decoder on the GPU."""
+    return copy.deepcopy(decoder).to("cuda")
 
 
 def decode_bytes(tokens: list[int]) -> str:

@@ -221,6 +221,31 @@ def cancelling(pieces):
     return {"on_piece": heard, "cancel": token}
 
 
+def run_at_random_moments(engine, requests, rows, rng):
+    """Submits what ``arrivals`` made, with pauses, and waits for all of it."""
+    handles = []
+    for (prompt, _, cancel), row in zip(requests, rows, strict=True):
+        handles.append(engine.submit(prompt, row, **cancelling(cancel)))
+        if rng.random() < 0.3:
+            time.sleep(rng.random() * 0.02)
+    for handle in handles:
+        handle.result()
+
+
+def run_from_threads(engine, requests, rows, count):
+    """Has ``count`` threads submit and read, each every count-th request."""
+
+    def ask(first):
+        for number in range(first, len(requests), count):
+            "".join(engine.submit(requests[number][0], rows[number]))
+
+    threads = [threading.Thread(target=ask, args=(first,)) for first in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def check_against_alone(decoder, new_row, requests, rows):
     cancelled = 0
     for (prompt, options, cancel), row in zip(requests, rows, strict=True):
@@ -242,15 +267,8 @@ def test_any_interleaving_of_fifty_requests_gives_each_what_it_gets_alone(decode
     embed = Embedder(decoder)
     many = {"embed_many": lambda prompts: list(map(embed, prompts))} if bulk else {}
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
-
-    handles = []
     with new_engine(decoder, embed, num_slots=rng.choice([3, 8, 16]), chunk=rng.choice([16, 64]), **many) as engine:
-        for (prompt, _, cancel), row in zip(requests, rows, strict=True):
-            handles.append(engine.submit(prompt, row, **cancelling(cancel)))
-            if rng.random() < 0.3:
-                time.sleep(rng.random() * 0.02)
-        for handle in handles:
-            handle.result()
+        run_at_random_moments(engine, requests, rows, rng)
         assert engine.statistics.requests == 50
         assert engine.statistics.reused_tokens > 0
     assert check_against_alone(decoder, new_row, requests, rows) > 0
@@ -260,16 +278,7 @@ def test_requests_from_many_threads(decoder, new_row):
     requests, _ = arrivals(40, 9)
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
     with new_engine(decoder, num_slots=4, max_waiting=2) as engine:
-
-        def ask(first):
-            for number in range(first, 40, 8):
-                "".join(engine.submit(requests[number][0], rows[number]))
-
-        threads = [threading.Thread(target=ask, args=(first,)) for first in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_from_threads(engine, requests, rows, 8)
     assert check_against_alone(decoder, new_row, requests, rows) == 0
 
 

@@ -1,38 +1,18 @@
 """The engine on a GPU: what holds on the CPU holds there, in float32."""
 
-import copy
 import threading
-import time
 
 import pytest
 import torch
 
 from tests.generation.host_waits import host_waits
-from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone
+from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone, run_at_random_moments
 from tests.generation.tiny import IMAGE_ID, new_engine, picture_inputs, plain_greedy, text_inputs
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-
-
-@pytest.fixture(scope="module")
-def moved():
-    """The decoders of conftest on the GPU, made once."""
-    made = {}
-
-    def move(decoder):
-        if id(decoder) not in made:
-            made[id(decoder)] = copy.deepcopy(decoder).to("cuda")
-        return made[id(decoder)]
-
-    return move
-
-
-@pytest.fixture
-def on_gpu(decoder, moved):
-    return moved(decoder)
 
 
 def test_answers_are_those_of_the_cpu_and_of_a_loop_without_a_cache(decoder, on_gpu, new_row):
@@ -47,14 +27,8 @@ def test_answers_are_those_of_the_cpu_and_of_a_loop_without_a_cache(decoder, on_
 def test_any_interleaving_gives_each_what_it_gets_alone(on_gpu, new_row):
     requests, rng = arrivals(50, 0)
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
-    handles = []
     with new_engine(on_gpu, num_slots=8, chunk=32) as engine:
-        for (prompt, _, cancel), row in zip(requests, rows, strict=True):
-            handles.append(engine.submit(prompt, row, **cancelling(cancel)))
-            if rng.random() < 0.3:
-                time.sleep(rng.random() * 0.02)
-        for handle in handles:
-            handle.result()
+        run_at_random_moments(engine, requests, rows, rng)
         assert engine.statistics.reused_tokens > 0
     assert check_against_alone(on_gpu, new_row, requests, rows) > 0
 

@@ -2,7 +2,6 @@
 
 import copy
 import random
-import time
 
 import pytest
 import torch
@@ -10,7 +9,7 @@ import torch
 from mm.families.table import load_model, load_processor
 from mm.transforms.optimize import prepare
 from tests.generation import test_image
-from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone
+from tests.generation.test_engine import PROMPTS, arrivals, check_against_alone, run_at_random_moments
 from tests.generation.test_image import draw
 from tests.generation.tiny import new_engine, plain_greedy, text_inputs
 
@@ -18,23 +17,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
-
-
-@pytest.fixture(scope="module")
-def moved():
-    made = {}
-
-    def move(decoder):
-        if id(decoder) not in made:
-            made[id(decoder)] = copy.deepcopy(decoder).to("cuda")
-        return made[id(decoder)]
-
-    return move
-
-
-@pytest.fixture
-def on_gpu(decoder, moved):
-    return moved(decoder)
 
 
 def test_long_answers_are_replays_and_equal_a_loop_without_a_cache(decoder, on_gpu, new_row):
@@ -63,14 +45,8 @@ def test_any_interleaving_gives_each_what_it_gets_alone(on_gpu, new_row):
     """The cache grows meanwhile, rows move, and options of all kinds come and go."""
     requests, rng = arrivals(50, 2)
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
-    handles = []
     with new_engine(on_gpu, num_slots=8, chunk=32) as engine:
-        for (prompt, _, cancel), row in zip(requests, rows, strict=True):
-            handles.append(engine.submit(prompt, row, **cancelling(cancel)))
-            if rng.random() < 0.3:
-                time.sleep(rng.random() * 0.02)
-        for handle in handles:
-            handle.result()
+        run_at_random_moments(engine, requests, rows, rng)
         assert engine.graphs.replays > 0
     assert check_against_alone(on_gpu, new_row, requests, rows) > 0
 

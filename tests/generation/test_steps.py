@@ -1,8 +1,6 @@
 """The loop as it is on an accelerator: one step ahead of the host, rows and positions in buckets."""
 
 import random
-import threading
-import time
 import traceback
 
 import pytest
@@ -11,7 +9,14 @@ import torch
 from mm.errors import TaskError
 from mm.generation.text import VISIBLE_BLOCK, visible_bucket
 from tests.generation import test_image
-from tests.generation.test_engine import PROMPTS, arrivals, cancelling, check_against_alone
+from tests.generation.test_engine import (
+    PROMPTS,
+    arrivals,
+    cancelling,
+    check_against_alone,
+    run_at_random_moments,
+    run_from_threads,
+)
 from tests.generation.test_image import CODES, alone, case, draw, model, prompts  # noqa: F401
 from tests.generation.test_image import new_row as picture_row
 from tests.generation.tiny import Embedder, new_engine, plain_greedy, text_inputs
@@ -47,14 +52,8 @@ def test_no_step_is_computed_for_an_answer_whose_last_token_is_on_its_way(decode
 def test_any_interleaving_gives_each_what_it_gets_alone(decoder, new_row, seed):
     requests, rng = arrivals(50, seed)
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
-    handles = []
     with ahead(decoder, num_slots=rng.choice([3, 8]), chunk=32) as engine:
-        for (prompt, _, cancel), row in zip(requests, rows, strict=True):
-            handles.append(engine.submit(prompt, row, **cancelling(cancel)))
-            if rng.random() < 0.3:
-                time.sleep(rng.random() * 0.02)
-        for handle in handles:
-            handle.result()
+        run_at_random_moments(engine, requests, rows, rng)
         assert engine.statistics.reused_tokens > 0
     assert check_against_alone(decoder, new_row, requests, rows) > 0
 
@@ -216,16 +215,7 @@ def test_steps_from_many_threads(decoder, new_row):
     requests, _ = arrivals(24, 31)
     rows = [new_row(prompt.input_ids, **options) for prompt, options, _ in requests]
     with ahead(decoder, num_slots=4, max_waiting=2) as engine:
-
-        def ask(first):
-            for number in range(first, 24, 6):
-                "".join(engine.submit(requests[number][0], rows[number]))
-
-        threads = [threading.Thread(target=ask, args=(first,)) for first in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        run_from_threads(engine, requests, rows, 6)
     requests = [(prompt, options, None) for prompt, options, _ in requests]
     check_against_alone(decoder, new_row, requests, rows)
 
