@@ -6,15 +6,15 @@ from pathlib import Path
 
 from mm.adaptors.mlp import MLPAdaptor
 from mm.adaptors.tile_layout import ViewOrder
-from mm.families.family import Family, check_agreement, pooling_head_parameters
+from mm.families.family import Family, pooling_head_parameters
 from mm.families.janus_config import JanusConfig, parse_config
-from mm.families.multi_modality import PLAIN_ROLES, SYSTEM_PROMPT
+from mm.families.multi_modality import PLAIN_ROLES, SYSTEM_PROMPT, build_janus_processor, janus_prompt_tokens
 from mm.generation.image_head import ImageHead
 from mm.generation.vq import VQTokenizer
 from mm.language.decoder import Decoder
 from mm.model import VisionLanguageModel
 from mm.processing.vlm import PromptTemplate, VLMProcessor
-from mm.processing.vlm_spec import PREPROCESSOR, PROCESSOR, Tags, VLMSpec
+from mm.processing.vlm_spec import Tags, VLMSpec
 from mm.weights import Dropped, KeyMap, Rename
 
 IMAGE_SIDE = ("gen_vision_model.", "gen_aligner.", "gen_head.", "gen_embed.")
@@ -80,19 +80,12 @@ def read_spec(folder: Path) -> VLMSpec:
 def build_processor(folder: Path, config: JanusConfig) -> VLMProcessor:
     """The processor of a checkpoint folder."""
     spec = read_spec(folder)
-    size = ("image_size", spec.image_size, "vision_config.params", config.vision.image_size)
-    tokens = ("num_image_tokens", spec.num_image_tokens, "the encoder in config.json", config.vision.grid**2)
-    check_agreement(folder, (size,), file=PREPROCESSOR)
-    check_agreement(folder, (tokens,), file=PROCESSOR)
-    return VLMProcessor.from_folder(folder, spec, TEMPLATES[spec.sft_format])
+    return build_janus_processor(folder, spec, TEMPLATES[spec.sft_format], config.vision, "vision_config.params")
 
 
 def prompt_tokens(spec: VLMSpec) -> dict[str, str]:
     """Roles, what stands around and in an image, and what an unconditional prompt is filled with."""
-    names, tags = TEMPLATES[spec.sft_format].names, spec.tags
-    texts = {"image": tags.image, "image start": tags.image_start, "image end": tags.image_end, "pad": tags.pad}
-    found = {purpose: text for purpose, text in texts.items() if text is not None}
-    return {"user": names["user"], "assistant": names["assistant"], **found}
+    return janus_prompt_tokens(spec, TEMPLATES[spec.sft_format])
 
 
 def unused_elements(config: JanusConfig) -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from mm.adaptors.tile_layout import BegunViewOrder
-from mm.families.family import Family, check_agreement, pooling_head_parameters
+from mm.families.family import Family, pooling_head_parameters
 from mm.families.janusflow_config import JanusFlowConfig, parse_config
-from mm.families.multi_modality import PLAIN_ROLES
+from mm.families.multi_modality import PLAIN_ROLES, build_janus_processor, janus_prompt_tokens
 from mm.generation.flow import FlowHead
 from mm.language.decoder import Decoder
 from mm.language.layers import RMSNorm
@@ -101,25 +101,14 @@ def read_spec(folder: Path) -> VLMSpec:
 def build_processor(folder: Path, config: JanusFlowConfig) -> VLMProcessor:
     """The processor of a checkpoint folder."""
     spec = read_spec(folder)
-    size = ("image_size", spec.image_size, "vision_und_enc_config.params", config.vision.image_size)
-    tokens = ("num_image_tokens", spec.num_image_tokens, "the encoder in config.json", config.vision.grid**2)
-    check_agreement(folder, (size,), file=PREPROCESSOR)
-    check_agreement(folder, (tokens,), file=PROCESSOR)
-    return VLMProcessor.from_folder(folder, spec, TEMPLATES[spec.sft_format])
+    return build_janus_processor(
+        folder, spec, TEMPLATES[spec.sft_format], config.vision, "vision_und_enc_config.params"
+    )
 
 
 def prompt_tokens(spec: VLMSpec) -> dict[str, str]:
     """Roles, what stands around and in an image, and what a prompt to draw ends with."""
-    names, tags = TEMPLATES[spec.sft_format].names, spec.tags
-    texts = {
-        "image": tags.image,
-        "image start": tags.image_start,
-        "image end": tags.image_end,
-        "generation": tags.generation,
-        "pad": tags.pad,
-    }
-    found = {purpose: text for purpose, text in texts.items() if text is not None}
-    return {"user": names["user"], "assistant": names["assistant"], **found}
+    return janus_prompt_tokens(spec, TEMPLATES[spec.sft_format])
 
 
 def unused_elements(config: JanusFlowConfig) -> int:

@@ -1,16 +1,20 @@
-"""What the families with ``model_type`` "multi_modality" (DeepSeek-VL, Janus, JanusFlow) share in their config.json.
+"""What the families with ``model_type`` "multi_modality" (DeepSeek-VL, Janus, JanusFlow) share in config.json, and what
+both Janus share besides.
 
 A section is ``{"model_type", "cls", "params": {...}}``. Published files name a tower, and its sizes come from a table;
 keys beside the name override the table.
 """
 
+from pathlib import Path
 from typing import Any
 
 from mm.config import DecoderConfig, MLPConfig, VisionConfig
 from mm.errors import ConfigError
 from mm.families.decoders import parse_dense
+from mm.families.family import check_agreement
 from mm.families.fields import Fields
-from mm.processing.vlm import PromptTemplate
+from mm.processing.vlm import PromptTemplate, VLMProcessor
+from mm.processing.vlm_spec import PREPROCESSOR, PROCESSOR, VLMSpec
 
 MODEL_TYPE = "multi_modality"
 
@@ -119,3 +123,40 @@ def parse_llama(raw: dict[str, Any]) -> DecoderConfig:
     config = parse_dense(fields, qkv_bias=False, output_bias=False, scalings=("linear",))
     fields.finish()
     return config
+
+
+def build_janus_processor(
+    folder: Path, spec: VLMSpec, template: PromptTemplate, vision: VisionConfig, place: str
+) -> VLMProcessor:
+    """The processor of a checkpoint with one SigLIP tower.
+
+    Args:
+        folder: of the checkpoint.
+        spec: its processor's settings.
+        template: what ``spec.sft_format`` names.
+        vision: the tower.
+        place: of the tower in config.json.
+
+    Raises:
+        ConfigError: the processor's files disagree with config.json.
+    """
+    size = ("image_size", spec.image_size, place, vision.image_size)
+    tokens = ("num_image_tokens", spec.num_image_tokens, "the encoder in config.json", vision.grid**2)
+    check_agreement(folder, (size,), file=PREPROCESSOR)
+    check_agreement(folder, (tokens,), file=PROCESSOR)
+    return VLMProcessor.from_folder(folder, spec, template)
+
+
+def janus_prompt_tokens(spec: VLMSpec, template: PromptTemplate) -> dict[str, str]:
+    """Roles, what stands around and in an image, what a prompt to draw ends with, and what an unconditional one is
+    filled with; those that the checkpoint has."""
+    tags = spec.tags
+    texts = {
+        "image": tags.image,
+        "image start": tags.image_start,
+        "image end": tags.image_end,
+        "generation": tags.generation,
+        "pad": tags.pad,
+    }
+    found = {purpose: text for purpose, text in texts.items() if text is not None}
+    return {"user": template.names["user"], "assistant": template.names["assistant"], **found}
