@@ -133,14 +133,7 @@ class Preparing:
         default_new: int = DEFAULT_MAX_NEW_TOKENS,
         constrain_boxes: bool = False,
     ) -> Row | None:
-        """What ``engine.submit`` takes beside a prompt: a fresh answer; None where the two do not fit the context.
-
-        Args:
-            inputs: the prompt.
-            options: of the answer.
-            default_new: longest answer where the options name none, clamped to what the context has left.
-            constrain_boxes: rule malformed boxes out.
-        """
+        """See ``Pipeline.new_row``."""
         left = self._context - inputs.num_tokens
         if left < (options.max_new_tokens or 1):
             return None

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -234,3 +235,8 @@ def stripped(parts: tuple[Part, ...]) -> tuple[Part, ...]:
             break
         kept.pop()
     return tuple(kept)
+
+
+def common_start(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids agree from the first on."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ from mm.chat import ImagePart, Message, Part, TextPart, check_order
 from mm.contracts import Batch, DrawingPrompt, Inputs, Reasoning
 from mm.errors import ConfigError, OptionError, PromptError, TaskError
 from mm.images import ImageSource
-from mm.processing.base import collate_rows, read_settings
+from mm.processing.base import collate_rows, common_start, read_settings
 from mm.text_templates import (
     END_THINK,
     FILL_BEGIN,
@@ -289,7 +288,7 @@ class TextProcessor:
             given += texts
             if learnt:
                 new = self.tokenizer.encode_parts(given)
-                kept = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(new, before, strict=False)))
+                kept = common_start(new, before)
                 ids += new
                 learn += [False] * kept + [True] * (len(new) - kept)
                 given = []

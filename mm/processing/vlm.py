@@ -5,7 +5,6 @@ Letters: T tokens, N images, S pixels a side of an image as the model sees it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +16,7 @@ from mm.chat import ImagePart, Message, Part, Role, TextPart, check_order, split
 from mm.contracts import Batch, DrawingPrompt, ImageSpan, Inputs
 from mm.errors import OptionError, PromptError, TaskError
 from mm.images import ImageSource, open_image
-from mm.processing.base import collate_rows, stripped
+from mm.processing.base import collate_rows, common_start, stripped
 from mm.processing.square import SquareImages
 from mm.processing.vlm_spec import VLMSpec
 from mm.tokenizer import Tokenizer
@@ -285,7 +284,7 @@ class VLMProcessor:
             new, inside = self._ids(chunk.parts)
             places += [(len(ids) + start, len(ids) + stop) for start, stop in inside]
             # The chunk is tokenised at once, so its answer begins where the ids of what precedes it end.
-            kept = len(new) if chunk.answer is None else _common(new, self._ids(chunk.parts[: chunk.answer])[0])
+            kept = len(new) if chunk.answer is None else common_start(new, self._ids(chunk.parts[: chunk.answer])[0])
             ids += new
             learn += [False] * kept + [True] * (len(new) - kept)
         assert len(places) == len(images)
@@ -311,11 +310,6 @@ class VLMProcessor:
 
     def _text(self, parts: Sequence[Part]) -> str:
         return "".join(self.spec.image_token if isinstance(part, ImagePart) else part.text for part in parts)
-
-
-def _common(first: list[int], second: list[int]) -> int:
-    """How many ids agree from the first on."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _refuse_tiles(max_tiles: int | None) -> None:
