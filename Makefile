@@ -6,13 +6,14 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench wheel clean
+.PHONY: help demo test lint bench bench-gpu wheel clean
 
 help:
 	@echo "make demo    answer a question about examples/receipt.png with the bundled model, offline"
 	@echo "make test    run the tests (PYTEST_ARGS='-k name' narrows them)"
 	@echo "make lint    ruff, mypy --strict, import contracts"
 	@echo "make bench   time the bundled model on this machine (BENCH_ARGS='--model NAME --repeat 5')"
+	@echo "make bench-gpu  time every job on an NVIDIA GPU, beside transformers, timm and diffusers (the dev extra is needed)"
 	@echo "make wheel   build dist/*.whl"
 
 # What a user needs.
@@ -41,6 +42,10 @@ lint: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+bench-gpu: $(VENV)/.installed-dev
+	mkdir -p out
+	$(BIN)/python benchmarks/gpu.py --groups all --together 6 --out out/bench-gpu.json --markdown out/bench-gpu.md $(BENCH_ARGS)
 
 wheel: $(VENV)/.installed-dev
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist .

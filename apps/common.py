@@ -1,11 +1,12 @@
 """What the pages share: uploads, errors as sentences, files for the page, answers on their way by session."""
 
 import logging
+import re
 import stat
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -16,9 +17,10 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from mm.errors import ImageError, InputError, MMError, ResourceError
-from mm.images import open_image
+from mm.images import open_image, shown
 from mm.reply import Reply
 
+from .doors import is_upload
 from .line import Line, Place
 
 MAX_PIXELS = 50_000_000  # a picture from a camera has 12 to 48 million
@@ -58,13 +60,11 @@ def uploaded(path: object) -> Path:
     Raises:
         ImageError: a path outside the upload folder, a link, or nothing there.
     """
-    root = Path(get_upload_folder()).resolve()
     if not isinstance(path, str) or not path:
         raise ImageError("no file came with the request. Upload it again.")
-    file = Path(path)
-    inside = file.is_absolute() and file.resolve().is_relative_to(root) and ".." not in file.parts
-    if not inside or file.is_symlink():
+    if not is_upload(path):
         raise ImageError("that file was not uploaded here. Upload the picture itself.")
+    file = Path(path)
     try:
         kind = file.stat().st_mode
     except OSError as error:
@@ -72,6 +72,11 @@ def uploaded(path: object) -> Path:
     if not stat.S_ISREG(kind):
         raise ImageError("that is no file. Upload the picture itself.")
     return file
+
+
+def path_of(file: object) -> str:
+    """The path in what Gradio calls a file."""
+    return str(file.get("path", "")) if isinstance(file, Mapping) else str(file)
 
 
 def open_upload(path: object) -> Image.Image:
@@ -84,7 +89,13 @@ def open_upload(path: object) -> Image.Image:
     try:
         return open_image(file, max_pixels=MAX_PIXELS)
     except ImageError as error:
-        raise ImageError(str(error).replace(str(file), file.name)) from error
+        raise without_folder(error, file) from error
+
+
+def without_folder(error: ImageError, file: Path) -> ImageError:
+    """An error about an upload that names the file alone, also where a long path is cut in the middle of it."""
+    text = str(error).replace(shown(str(file)), shown(file.name)).replace(str(file), file.name)
+    return ImageError(text)
 
 
 def keep_file(name: str, write: Callable[[Path], object]) -> str:
@@ -175,7 +186,7 @@ def speed_text(reply: Reply, first_s: float, total_s: float) -> str:
     made = usage.completion_tokens
     rate = (made - 1) / (total_s - first_s) if made > 1 and total_s > first_s else 0.0
     speed = f" · {rate:.0f} tokens/s" if rate else ""
-    return f"{usage.prompt_tokens} tokens in, {made} out{speed} · first after {first_s:.2f} s"
+    return f"{usage.prompt_tokens:,} tokens in, {made:,} out{speed} · first after {first_s:.2f} s"
 
 
 def check_question(text: object) -> str:
@@ -192,3 +203,10 @@ def check_question(text: object) -> str:
 def plain(text: str) -> str:
     """Text of a visitor or a model, so that Markdown shows it as it is."""
     return "".join(f"&#{ord(c)};" if c in "|<>&`*_[]\\" else c for c in " ".join(text.split()))
+
+
+def plain_lines(text: str) -> str:
+    """Lines of a model, so that Markdown shows them as they are: no headings, no lists."""
+    lines = [plain(line) for line in text.split("\n")]
+    kept = [f"&#{ord(line[0])};{line[1:]}" if line[:1] in tuple("#+-=~") else line for line in lines]
+    return "  \n".join(re.sub(r"^(\d+)([.)])", r"\1&#x200b;\2", line) for line in kept)

@@ -71,6 +71,7 @@ class Drawing:
                 num_images_per_prompt=recipe.number,
                 guidance_scale=recipe.guidance_scale,
                 temperature=recipe.temperature,
+                top_p=1 if recipe.top_p is None else recipe.top_p,
                 num_inference_steps=recipe.steps,
                 seed=recipe.seed,
                 negative_prompt=recipe.negative_prompt,

@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from huggingface_hub import constants
 
+from mm.config import Quantization
 from mm.devices import resolve_device
 from mm.environment import device_memory
 from mm.errors import MMError, OptionError, ResourceError, TaskError
@@ -24,6 +25,7 @@ from mm.families.table import FAMILIES, drawing_models, find_runnable, load_conf
 from mm.hub import bundled_models, cached_models, find_config, published_configs
 from mm.pipeline import Pipeline
 from mm.plan import Plan, Workload, make_plan
+from mm.transforms.quantize import check_quantization
 
 from .line import Line
 
@@ -52,18 +54,32 @@ class Models:
             task's default. Without any, the bundled models are.
         device: where models go.
         dtype: of their weights.
+        quantization: likewise, as ``Pipeline.from_pretrained`` takes it.
+        compile: compile their image encoders.
         line: who may run them.
 
     Raises:
         CheckpointError: one of the names leads to no model that runs.
+        OptionError: the device is not there, or lacks the type of the quantisation.
     """
 
     def __init__(
-        self, names: Sequence[str] = (), *, device: str = "auto", dtype: str = "auto", line: Line | None = None
+        self,
+        names: Sequence[str] = (),
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        quantization: Quantization | None = None,
+        compile: bool = False,
+        line: Line | None = None,
     ) -> None:
+        if quantization is not None:
+            check_quantization(quantization, resolve_device(device))
         self.line = line or Line()
         self._device = device
         self._dtype = dtype
+        self._quantization: Quantization | None = quantization
+        self._compile = compile
         self._named = tuple(names)
         self._entries: dict[str, Entry] = {}
         self._pipes: dict[str, Pipeline] = {}  # the one that was used last stands at the end
@@ -153,6 +169,12 @@ class Models:
             self._users[label] += 1
         try:
             yield pipe
+        except MMError as error:  # a visitor need not know where the folder of a model is
+            name, text = self._entries[label].name, str(error)
+            hidden = text.replace(str(Path(name).absolute()), label).replace(name, label)
+            if hidden == text:
+                raise
+            raise type(error)(hidden) from error
         finally:
             with self._lock:
                 self._users[label] -= 1
@@ -164,7 +186,9 @@ class Models:
             draws = "draw" in entry.tasks
             work = Workload(images=0, prompt_tokens=64, max_new_tokens=576, batch=2) if draws else Workload()
             checkpoint = find_config(entry.name)
-            self._plans[label] = make_plan(checkpoint, work, device=self._device, dtype=self._dtype)
+            self._plans[label] = make_plan(
+                checkpoint, work, device=self._device, dtype=self._dtype, quantization=self._quantization
+            )
         return self._plans[label]
 
     def needs(self, label: str) -> str:
@@ -199,6 +223,8 @@ class Models:
                     entry.name,
                     device=self._device,
                     dtype=self._dtype,
+                    quantization=self._quantization,
+                    compile=self._compile,
                     progress=lambda done, whole: tell(f"Loading {label}: {100 * done // whole} %"),
                 )
                 if pipe.model.image_head is not None:
@@ -220,6 +246,14 @@ class Models:
         for label in self.defaults(tasks):
             self.load(label)
 
+    def close(self) -> None:
+        """End every answer, and unload what was loaded here."""
+        with self._lock:
+            own = [label for label in self._pipes if label not in self._borrowed]
+            pipes = [self._pipes.pop(label) for label in own]
+        for pipe in pipes:
+            pipe.engine.close()
+
     def _fetch(self, entry: Entry, tell: Callable[[str], None]) -> None:
         """Bring the files of a hub id that are not here yet."""
         if find_config(entry.name).source in ("bundled", "local"):
@@ -235,6 +269,12 @@ class Models:
         watcher.start()
         try:
             find_runnable(entry.name)
+        except MMError as error:  # it names folders of this machine
+            _log.warning("%s", error)
+            raise ResourceError(
+                f"{entry.label} is not on this server and could not be fetched; the server's log says why. Choose "
+                "another model"
+            ) from error
         finally:
             done.set()
             watcher.join()

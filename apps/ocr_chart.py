@@ -1,24 +1,21 @@
 """A web page that reads pages and charts: ``python -m apps.ocr_chart``, ``mm app ocr``."""
 
 import asyncio
-import re
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import pandas as pd
-from PIL import Image, ImageDraw
 
 from mm.chat import task_message, user_message
-from mm.errors import ImageError
-from mm.images import ImageSource, open_image
+from mm.images import ImageSource
 from mm.pipeline import Pipeline
-from mm.processing.tiling import fit
+from mm.reply import Reply
 
 from .common import (
     AGES,
@@ -28,27 +25,74 @@ from .common import (
     finish_sentence,
     keep_file,
     keep_picture,
-    open_upload,
+    path_of,
     plain,
+    plain_lines,
     sentences,
     speed_text,
     uploaded,
 )
+from .documents import DocumentPage, is_tiled, joined, page_number, pages_of, tile_overlay
 from .models import Models
-from .pdf_pages import MAX_PAGES, render_pdf
 from .picker import Picker
 from .server import run_app
+from .tables import markdown_table, parse_table, redrawn
 
 TABLE_PROMPT = "Give the data as a Markdown table."  # the bundled model is trained on this wording, among others
 MAX_TILES = 9  # of the published models
 MAX_TABLE_TOKENS = 600
-_NUMBER = re.compile(r"[-+]?[$€£]?\s*[-+]?\d[\d,' ]*(?:\.\d+)?\s*%?")
+_COLUMNS = {"Page": "34%", "Words": "14%", "Table": "14%", "End": "18%", "Time": "20%"}
+Tables = list[tuple[str, pd.DataFrame]]  # (name, table) of the pages that have one
+
+
+@dataclass(frozen=True)
+class PageRead:
+    """What came of a page.
+
+    Attributes:
+        page: which.
+        text: of the page.
+        table: of the page; None without one.
+        asked: whether a table was asked for.
+        reply: the answer that is the text.
+        first_s: until its first piece.
+        total_s: until its last piece, without the table.
+    """
+
+    page: DocumentPage
+    text: str
+    table: pd.DataFrame | None
+    asked: bool
+    reply: Reply
+    first_s: float
+    total_s: float
+
+    @property
+    def speed(self) -> str:
+        """Counts and speeds."""
+        return speed_text(self.reply, self.first_s, self.total_s)
+
+    @property
+    def row(self) -> list[str]:
+        """Of the result table."""
+        found = "yes" if self.table is not None else "no" if self.asked else "not asked"
+        end = {"stop": "complete", "length": "too long", "loop": "repeats", "cancelled": "stopped"}
+        words = str(len(self.text.split()))
+        return [self.page.name, words, found, end[self.reply.finish_reason], f"{self.total_s:.1f} s"]
+
+    @property
+    def markdown(self) -> str:
+        """The page as Markdown: its name, its text as it is, its table."""
+        parts = [f"#### {plain(self.page.name)}", plain_lines(self.text)]
+        if self.table is not None:
+            parts.append(markdown_table(self.table))
+        return "\n\n".join(part for part in parts if part)
 
 
 def build_demo(pipe: Pipeline) -> gr.Blocks:
     """The page of one loaded model.
 
-    Endpoints for programs: ``/read``, ``/tiles``, ``/ask_document`` and ``/load_reading_model``.
+    Endpoints for programs: ``/read``, ``/tiles``, ``/ask_document``, ``/stop_reading`` and ``/load_reading_model``.
     """
     return build_page(Models.of(pipe))
 
@@ -69,18 +113,17 @@ def build_page(models: Models) -> gr.Blocks:
             model: its name in the list.
         """
         with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
-            pages = await asyncio.to_thread(pages_of, files)
+            pages = await pages_of(files)
             async for said in place.wait():
-                yield (said, *[gr.skip()] * 7)
-            if place.cancelled:  # the tab was closed
-                return
-            texts: list[str] = []
-            rows: list[list[str]] = []
-            table: pd.DataFrame | None = None
-            markdown = ""
-            for number, (name, image) in enumerate(pages):
+                yield (said, *[gr.skip()] * 8)
+            yield ("Reading ...", *[gr.skip()] * 3, gr.BarPlot(visible=False), *[gr.skip()] * 4)
+            done: list[PageRead] = []
+            for number, page in enumerate(pages, 1):
+                if place.cancelled:  # a closed tab, or a visitor who has enough
+                    break
+                image = await asyncio.to_thread(page.open)
                 began, text, first_s = time.perf_counter(), "", 0.0
-                status = f"Reading {name}, page {number + 1} of {len(pages)} ..."
+                status = f"Reading {plain(page.name)}, page {number} of {len(pages)} ..."
                 stream = await asyncio.to_thread(
                     pipe.stream, messages=[task_message("ocr", [image])], max_tiles=int(max_tiles)
                 )
@@ -88,39 +131,35 @@ def build_page(models: Models) -> gr.Blocks:
                     async for piece in stream:
                         first_s = first_s or time.perf_counter() - began
                         text += piece
-                        yield (status, joined(pages, [*texts, text]), *[gr.skip()] * 6)
-                reply = stream.reply
-                texts.append(text)
-                speed = speed_text(reply, first_s, time.perf_counter() - began)
-                found = None
-                if with_table:
-                    found = await table_of(pipe, image, int(max_tiles), request)
-                if found is not None:
-                    markdown += f"**{plain(name)}**\n\n{found.to_markdown_text()}\n\n"
-                    table = table if table is not None else found.frame
-                said = "yes" if found is not None else "no" if with_table else "not asked"
-                rows.append([name, str(len(text.split())), said, finish_sentence(reply) or "complete", speed])
-                yield (status, joined(pages, texts), *[gr.skip()] * 4, overview(rows), gr.skip())
-            whole = joined(pages, texts)
+                        yield (status, joined(pages, [*(entry.text for entry in done), text]), *[gr.skip()] * 7)
+                total_s, table = time.perf_counter() - began, None
+                if with_table and not place.cancelled:
+                    table = await table_of(pipe, image, int(max_tiles), request)
+                done.append(PageRead(page, text, table, with_table, stream.reply, first_s, total_s))
+                whole = joined(pages, [entry.text for entry in done])
+                yield (status, whole, *[gr.skip()] * 4, overview(done), *[gr.skip()] * 2)
+            if not done:
+                yield ("Stopped: nothing was read.", *[gr.skip()] * 8)
+                return
+            tables: Tables = [(entry.page.name, entry.table) for entry in done if entry.table is not None]
             yield (
-                f"{len(pages)} {'page' if len(pages) == 1 else 'pages'} read. {rows[-1][-1]}",
+                ending(done, len(pages)),
                 whole,
-                markdown or "No table was found.",
-                table if table is not None else pd.DataFrame(),
-                redrawn(table),
-                keep_file("table.csv", partial(table.to_csv, index=False)) if table is not None else None,
-                overview(rows),
+                "\n\n".join(entry.markdown for entry in done),
+                *shown_table(tables, tables[0][0] if tables else None),
+                overview(done),
                 keep_file("text.txt", partial(Path.write_text, data=whole, encoding="utf-8")),
+                tables,
             )
 
-    async def table_of(pipe: Pipeline, image: ImageSource, max_tiles: int, request: gr.Request) -> "Table | None":
+    async def table_of(pipe: Pipeline, image: ImageSource, max_tiles: int, request: gr.Request) -> pd.DataFrame | None:
         """The data of a page as a table, if the model gives one."""
         message = user_message(TABLE_PROMPT, [image])
         options: dict[str, Any] = {"max_tiles": max_tiles, "max_new_tokens": min(MAX_TABLE_TOKENS, pipe.context // 4)}
         stream = await asyncio.to_thread(pipe.stream, messages=[message], **options)
         with sessions.running(request, stream):
             text = "".join([piece async for piece in stream])
-        return Table.parse(text)
+        return parse_table(text)
 
     async def tiles(
         files: list[str] | None, page: float, max_tiles: float, model: str | None
@@ -136,9 +175,9 @@ def build_page(models: Models) -> gr.Blocks:
         if not files:
             return None, "", gr.update(maximum=2, value=1, visible=False)
         with sentences(), models.using(model, "read") as pipe:
-            pages = await asyncio.to_thread(pages_of, files)
-            number = min(max(int(page), 1), len(pages))
-            _, image = pages[number - 1]
+            pages = await pages_of(files)
+            number = page_number(pages, page)
+            image = await asyncio.to_thread(pages[number - 1].open)
             overlay, said = await asyncio.to_thread(tile_overlay, pipe, image, int(max_tiles))
             picker = gr.update(maximum=max(len(pages), 2), value=number, visible=len(pages) > 1)
             return await asyncio.to_thread(keep_picture, overlay, "tiles.png"), said, picker
@@ -157,12 +196,13 @@ def build_page(models: Models) -> gr.Blocks:
         """
         with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
             text = check_question(question)
-            pages = await asyncio.to_thread(pages_of, files)
+            pages = await pages_of(files)
             async for said in place.wait():
                 yield said
-            if place.cancelled:  # the tab was closed
+            if place.cancelled:
+                yield "Stopped."
                 return
-            _, image = pages[min(max(int(page), 1), len(pages)) - 1]
+            image = await asyncio.to_thread(pages[page_number(pages, page) - 1].open)
             message = user_message(text, [image], special_tokens="none")
             stream = await asyncio.to_thread(pipe.stream, messages=[message], max_tiles=int(max_tiles))
             said = ""
@@ -172,13 +212,28 @@ def build_page(models: Models) -> gr.Blocks:
                     yield said
             yield " ".join(part for part in (said, finish_sentence(stream.reply)) if part) or "(no text)"
 
+    async def choose_table(
+        files: list[str] | None, page: float, tables: Tables
+    ) -> AsyncIterator[tuple[Any, Any, str | None]]:
+        """The table of a page that was chosen."""
+        with sentences():
+            pages = await pages_of(files)
+            yield gr.skip(), gr.BarPlot(visible=False), None
+            await asyncio.sleep(0.1)  # else the page takes both at once
+            yield shown_table(tables, pages[page_number(pages, page) - 1].name)
+
+    def stop_reading(request: gr.Request) -> None:
+        """End what this session reads or asks; what is read by then stays."""
+        sessions.end(request)
+
     def add(photo: Any, files: Any) -> list[str]:
         """A photo for the files. Both come as the browser sends them: their paths are checked here."""
         with sentences():
-            return [str(uploaded(_path(file))) for file in [*(files or []), *([photo] if photo else [])]]
+            return [str(uploaded(path_of(file))) for file in [*(files or []), *([photo] if photo else [])]]
 
     with gr.Blocks(title="OCR and charts", analytics_enabled=False, delete_cache=AGES) as demo:
         picker = Picker(models, "read", "Read pages and charts")
+        tables = gr.State([])
         with gr.Row(equal_height=False, elem_classes="app-work"):
             with gr.Column(min_width=320):
                 files = gr.File(
@@ -215,38 +270,49 @@ def build_page(models: Models) -> gr.Blocks:
                 with gr.Tabs():
                     with gr.Tab("Text"):
                         text = gr.Textbox(label="Text", lines=14, max_lines=28, buttons=["copy"])
-                        text_file = gr.File(label="Download as .txt", height=90)
+                        text_file = gr.DownloadButton("Download .txt", size="md", interactive=False)
                     with gr.Tab("Table and plot"):
                         table = gr.Dataframe(label="Data", interactive=False, wrap=True)
                         plot = gr.BarPlot(
-                            pd.DataFrame({"label": [], "value": [], "series": []}),
                             x="label",
                             y="value",
                             color="series",
                             label="The same data, drawn again",
+                            show_label=True,
                             x_title=" ",
                             y_title=" ",
                             color_title=" ",
-                            height=260,
+                            height=320,
+                            visible=False,
                         )
-                        table_file = gr.File(label="Download as .csv", height=90)
+                        table_file = gr.DownloadButton("Download .csv", size="md", interactive=False)
                     with gr.Tab("Markdown"):
                         markdown = gr.Markdown(buttons=["copy"], latex_delimiters=[])
                     with gr.Tab("All files"):
-                        summary = gr.Dataframe(headers=_COLUMNS, label="Pages", interactive=False, wrap=True)
+                        summary = gr.Dataframe(
+                            headers=list(_COLUMNS),
+                            column_widths=list(_COLUMNS.values()),
+                            label="Pages",
+                            interactive=False,
+                            wrap=True,
+                        )
                 with gr.Group():
                     question = gr.Textbox(label="Ask about the page", placeholder="What is the total?", submit_btn=True)
                     answer = gr.Textbox(label="Answer", interactive=False, lines=1, max_lines=8)
             with gr.Column(min_width=320):
                 overlay = gr.Image(label="Page and its tiles", format="png", interactive=False, buttons=["fullscreen"])
                 cost = gr.Markdown()
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         reading = start.click(
             read,
             [files, max_tiles, with_table, picker.model],
-            [status, text, markdown, table, plot, table_file, summary, text_file],
+            [status, text, markdown, table, plot, table_file, summary, text_file, tables],
             api_name="read",
             concurrency_limit=None,
         )
+        offered = [text_file, table_file]
+        for part in offered:
+            part.change(lambda path: gr.update(interactive=path is not None), part, part, **quiet)
         asking = question.submit(
             ask_document,
             [files, page, question, max_tiles, picker.model],
@@ -254,159 +320,47 @@ def build_page(models: Models) -> gr.Blocks:
             api_name="ask_document",
             concurrency_limit=None,
         )
-        failed = {"api_visibility": "private", "show_progress": "hidden"}
-        reading.failure(lambda: "Nothing was read.", None, status, **failed)
-        stop.click(None, None, None, cancels=[reading, asking], api_visibility="private")
+        reading.failure(lambda: "Nothing was read.", None, status, **quiet)
+        asking.failure(lambda: "", None, answer, **quiet)
+        stop.click(stop_reading, api_name="stop_reading", queue=False, show_progress="hidden")
         wanted, shown = [files, page, max_tiles, picker.model], [overlay, cost, page]
         files.change(tiles, wanted, shown, api_name="tiles", show_progress="minimal")
         for part in (page, max_tiles):
             part.release(tiles, wanted, shown, api_visibility="private", show_progress="minimal")
+        page.release(choose_table, [files, page, tables], [table, plot, table_file], **quiet)
         photo.input(add, [photo, files], files, preprocess=False, api_visibility="private", show_progress="hidden")
         picker.wire([max_tiles], lambda pipe, chosen: [gr.update(visible=is_tiled(pipe))], "load_reading_model")
         demo.unload(sessions.end)
     return demo
 
 
-def is_tiled(pipe: Pipeline) -> bool:
-    """Whether a model cuts pictures into tiles."""
-    spec = pipe.processor.spec
-    return bool(spec.num_tokens(spec.grid(None)) != spec.num_tokens(spec.grid(None, max_tiles=1)))
-
-
-def _path(file: object) -> str:
-    return str(file.get("path", "")) if isinstance(file, Mapping) else str(file)
-
-
-_COLUMNS = ["Page", "Words", "Table", "End", "Tokens"]
-
-
-def overview(rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+def overview(done: Sequence[PageRead]) -> dict[str, Any]:
     """The result table of all pages."""
-    return {"headers": _COLUMNS, "data": [list(row) for row in rows]}
+    return {"headers": list(_COLUMNS), "data": [entry.row for entry in done]}
 
 
-def pages_of(files: Sequence[str] | None) -> list[tuple[str, Image.Image]]:
-    """Name and picture of every page of the uploads.
-
-    Raises:
-        ImageError: no file, too many pages, or one that cannot be read.
-    """
-    if not files:
-        raise ImageError("no file. Upload a picture or a PDF first.")
-    pages: list[tuple[str, Image.Image]] = []
-    for path in files:
-        file = uploaded(path)
-        with file.open("rb") as stream:
-            is_pdf = stream.read(5) == b"%PDF-"
-        if not is_pdf:
-            pages.append((file.name, open_upload(path)))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                pictures = [open_image(picture) for picture in render_pdf(file, Path(folder))]
-            pages += [(f"{file.name} p. {number}", picture) for number, picture in enumerate(pictures, 1)]
-        if len(pages) > MAX_PAGES:
-            raise ImageError(f"the files have more than {MAX_PAGES} pages together. Read them in parts.")
-    return pages
+def shown_table(tables: Tables, name: str | None) -> tuple[pd.DataFrame, gr.BarPlot, str | None]:
+    """The table of a page, its plot, and its file; all empty where it has none."""
+    frame = next((frame for page, frame in tables if page == name), None)
+    if frame is None:
+        return pd.DataFrame(), redrawn(None), None
+    label = f"{name if len(tables) > 1 else 'The same data'}, drawn again: compare it with the page"
+    return frame, redrawn(frame, label), keep_file("table.csv", partial(frame.to_csv, index=False))
 
 
-def joined(pages: Sequence[tuple[str, Image.Image]], texts: Sequence[str]) -> str:
-    """All pages as one document; a heading each where there are several."""
-    if len(pages) == 1:
-        return texts[0]
-    return "\n\n".join(f"--- {name} ---\n{text}" for (name, _), text in zip(pages, texts, strict=False))
-
-
-class Table:
-    """A table that a model wrote in Markdown."""
-
-    def __init__(self, frame: pd.DataFrame) -> None:
-        self.frame = frame
-
-    @classmethod
-    def parse(cls, text: str) -> "Table | None":
-        """The first table of a text; None without one. Rows of a wrong length are filled or cut."""
-        lines = [line.strip() for line in text.splitlines()]
-        for start, line in enumerate(lines[1:], 1):
-            if re.fullmatch(r"\|?(?:\s*:?-{3,}:?\s*\|)+\s*(?::?-{3,}:?)?", line) and "|" in lines[start - 1]:
-                break
-        else:
-            return None
-        head = _cells(lines[start - 1])
-        rows = []
-        for line in lines[start + 1 :]:
-            if "|" not in line:
-                break
-            cells = _cells(line)
-            rows.append((cells + [""] * len(head))[: len(head)])
-        if not rows or len(head) < 2:
-            return None
-        names = [name if head.index(name) == i else f"{name} {i + 1}" for i, name in enumerate(head)]
-        return cls(pd.DataFrame(rows, columns=names))
-
-    def to_markdown_text(self) -> str:
-        """As Markdown, every cell plain text."""
-        head = [plain(name) for name in self.frame.columns]
-        rows = [[plain(cell) for cell in row] for row in self.frame.itertuples(index=False)]
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cells(line: str) -> list[str]:
-    r"""Cells of a row; ``\|`` is a bar inside a cell."""
-    inner = line.strip().removeprefix("|")
-    inner = inner[:-1] if inner.endswith("|") and not inner.endswith("\\|") else inner
-    return [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", inner)]
-
-
-def number_of(cell: str) -> float | None:
-    """``$1,234.50`` and ``12 %`` as numbers; None for what is none."""
-    if not _NUMBER.fullmatch(cell.strip()):
-        return None
-    return float(re.sub(r"[^\d.+-]", "", cell))
-
-
-def plot_of(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """(label, value, series) of every cell that is a number; columns with fewer numbers than texts are left out."""
-    parts: list[dict[str, Any]] = []
-    if frame is not None:
-        for name in frame.columns[1:]:
-            values = [number_of(cell) for cell in frame[name]]
-            if 2 * sum(value is not None for value in values) > len(values):
-                labels = frame.iloc[:, 0]
-                parts += [
-                    {"label": label, "value": value, "series": name}
-                    for label, value in zip(labels, values, strict=True)
-                    if value is not None
-                ]
-    return pd.DataFrame(parts, columns=["label", "value", "series"])
-
-
-def redrawn(frame: pd.DataFrame | None) -> gr.BarPlot:
-    """The plot of a table, its labels in the table's order."""
-    data = plot_of(frame)
-    return gr.BarPlot(data, sort=list(dict.fromkeys(data["label"])))
-
-
-def tile_overlay(pipe: Pipeline, image: Image.Image, max_tiles: int) -> tuple[Image.Image, str]:
-    """The page on its canvas with the borders of the tiles, and a sentence about their number and tokens."""
-    spec = pipe.processor.spec
-    grid = spec.grid(image.size, max_tiles=max_tiles)
-    across, down = max(grid[0], 1), max(grid[1], 1)
-    canvas = (across * spec.image_size, down * spec.image_size)
-    size, corner = fit(image.size, canvas)
-    zoom = max(1, round(900 / max(canvas)))
-    shown = Image.new("RGB", (canvas[0] * zoom, canvas[1] * zoom), spec.pad_color)
-    shown.paste(image.resize((size[0] * zoom, size[1] * zoom)), (corner[0] * zoom, corner[1] * zoom))
-    draw = ImageDraw.Draw(shown)
-    side, width = spec.image_size * zoom, max(2, shown.width // 300)
-    for column in range(1, across):
-        draw.line((column * side, 0, column * side, shown.height), fill=(37, 99, 235), width=width)
-    for row in range(1, down):
-        draw.line((0, row * side, shown.width, row * side), fill=(37, 99, 235), width=width)
-    tokens = pipe.processor.num_image_tokens(*image.size, max_tiles=max_tiles)
-    tiles = across * down if grid != (0, 0) else 0
-    cut = f"{across} x {down} tiles of {spec.image_size} pixels and the whole page" if tiles else "one view"
-    return shown, f"{image.width} x {image.height} pixels: {cut}, **{tokens:,} tokens** of {pipe.context:,}."
+def ending(done: Sequence[PageRead], num_pages: int) -> str:
+    """What came of the reading, as a sentence."""
+    said = f"{num_pages} {'page' if num_pages == 1 else 'pages'} read"
+    if len(done) < num_pages or done[-1].reply.finish_reason == "cancelled":
+        said = f"Stopped: {len(done)} of {num_pages} {'page was' if num_pages == 1 else 'pages were'} begun"
+    found = sum(entry.table is not None for entry in done)
+    if any(entry.asked for entry in done):
+        said += {0: ", no table", 1: ", 1 table"}.get(found, f", {found} tables")
+    if len(done) == 1:
+        return f"{said}. {done[0].speed}. {finish_sentence(done[0].reply)}".strip()
+    usages = [entry.reply.usage for entry in done]
+    tokens_in, made = sum(usage.prompt_tokens for usage in usages), sum(usage.completion_tokens for usage in usages)
+    return f"{said}. {tokens_in:,} tokens in, {made:,} out in {sum(entry.total_s for entry in done):.1f} s."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

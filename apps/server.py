@@ -5,6 +5,8 @@ Nothing here asks another machine for anything, unless the operator names a mode
 
 import argparse
 import atexit
+import errno
+import io
 import os
 import shutil
 import signal
@@ -14,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,60 +25,23 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 import gradio as gr
-from gradio import processing_utils
+from starlette.middleware import Middleware
 
-from mm.errors import MMError, OptionError
+from mm.cli.spelling import error_text, use_names
+from mm.errors import MMError, OptionError, ResourceError
+from mm.language.packing import KINDS
 
 from .common import DELETE_AFTER_S
+from .doors import StayHere, close_doors
 from .line import RUNNING, WAITING, Line
+from .look import CSS, NAMES, theme
 from .models import Models, Task
 
-FIRST_PORT, LAST_PORT = 7860, 7959
+FIRST_PORT, PORTS_TRIED = 7860, 100
 SHARE_WARNING = (
     "warning: --share makes this page public. Whoever has the address can use it, and all that is sent passes through "
     "servers of Gradio."
 )
-CSS = """
-footer { display: none !important; }
-button[aria-label="Share"], button[title="Share"] { display: none !important; }  /* would upload to another site */
-.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
-.gradio-container > main { width: 100%; }
-.app-top > .column { gap: 4px; }
-.app-head h1 { margin: 0; font-size: 1.35rem; }
-.app-about p { margin: 0; color: var(--body-text-color-subdued); }
-/* What is asked, what comes of it, and further settings: beside each other, and in this order on a phone. */
-@media (min-width: 800px) {
-  .app-work { display: grid !important; grid-template: auto 1fr / minmax(0, 2fr) minmax(0, 3fr); align-items: start; }
-  .app-work > :nth-child(2) { grid-area: 1 / 2 / span 2; }
-}
-.app-gallery { min-height: 300px; }
-.app-gallery .grid-wrap, .app-album .grid-wrap { max-height: none !important; padding-top: 34px; }
-.app-gallery .grid-container { max-width: 66vh; margin: 0 auto; }
-"""
-
-# Controls that Gradio leaves without a name for screen readers get one, whenever they appear.
-NAMES = """
-<script>
-const names = [
-    [".multimodal-textbox textarea", "Message"],
-    [".submit-button", "Send"],
-    [".stop-button", "Stop"],
-    [".arrow > button", "Details"],
-    ["button:has(> .image-frame)", "Show larger"],
-];
-function nameControls() {
-    for (const [selector, name] of names)
-        for (const part of document.querySelectorAll(selector))
-            if (!part.getAttribute("aria-label")) part.setAttribute("aria-label", name);
-}
-let planned = false;
-new MutationObserver(() => {
-    if (planned) return;
-    planned = true;
-    setTimeout(() => { planned = false; nameControls(); }, 100);
-}).observe(document.documentElement, {childList: true, subtree: true});
-</script>
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +50,7 @@ class ServeOptions:
 
     Attributes:
         host: address to listen on.
-        port: None takes the first free one from 7860.
+        port: the first one to try, and the next free one is taken; None starts at 7860.
         auth: (user, password), or None.
         max_upload_mb: largest uploaded file.
         queue_size: requests that may wait; the next one is told to come back.
@@ -120,14 +86,20 @@ def parse_arguments(argv: Sequence[str] | None, name: str, description: str) -> 
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--quantization", choices=KINDS, help="weights of the language model: less memory")
+    parser.add_argument("--compile", action="store_true", help="compile image encoders; pays on a GPU")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    parser.add_argument("--port", type=_whole(1, 65535), help=f"default: the next free one from {FIRST_PORT}")
+    parser.add_argument(
+        "--port", type=_whole(1, 65535), help=f"the next free one from here on is taken (default: {FIRST_PORT})"
+    )
     parser.add_argument("--auth", type=_user_and_password, metavar="USER:PASS", help="ask for a name and a password")
     parser.add_argument("--max-upload-mb", type=_whole(1, 4096), default=20, help="largest file (default: 20)")
     parser.add_argument(
         "--queue-size", type=_whole(1, 10_000), default=WAITING, help=f"default: {WAITING} waiting requests"
     )
-    parser.add_argument("--root-path", metavar="PATH", help="path prefix behind a reverse proxy, such as /mm")
+    parser.add_argument(
+        "--root-path", type=_root_path, metavar="PATH", help="path prefix behind a reverse proxy, such as /mm"
+    )
     parser.add_argument("--share", action="store_true", help="make it public through servers of Gradio")
     given = parser.parse_args(argv)
     return given, ServeOptions(
@@ -151,10 +123,20 @@ def run_app(
 ) -> int:
     """Parse, load the models of some tasks, build, serve until interrupted. Returns the exit status."""
     given, options = parse_arguments(argv, name, description)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that uploads are deleted
+    use_names({parameter: f"--{parameter.replace('_', '-')}" for parameter in vars(given)})
     try:
         make_private_folder()
+        find_port(options)  # fails before the models are loaded, not after
         line = Line(RUNNING, options.queue_size)
-        models = Models(given.model, device=given.device, dtype=given.dtype, line=line)
+        models = Models(
+            given.model,
+            device=given.device,
+            dtype=given.dtype,
+            quantization=given.quantization,
+            compile=given.compile,
+            line=line,
+        )
         for task in tasks:
             if models.lacking(task):
                 print(f"note: {models.lacking(task)}", file=sys.stderr)
@@ -163,19 +145,35 @@ def run_app(
         demo = build(models)
         url = serve(demo, options)
     except MMError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error_text(error)}", file=sys.stderr)
         return 2 if isinstance(error, OptionError) else 1
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that uploads are deleted
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
     print(f"{name}: {url}  (Ctrl-C ends it)", flush=True)
     if demo.share_url:
         print(f"public: {demo.share_url}", flush=True)
-    demo.block_thread()
+    try:
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    finally:
+        models.close()  # first, so that no answer keeps the server from ending
+        demo.close(verbose=False)
     return 0
 
 
 def make_private_folder() -> Path:
-    """A folder that only this user can read, for uploads and results; it goes with the process."""
-    folder = Path(tempfile.mkdtemp(prefix="mm-app-")).resolve()
+    """A folder that only this user can read, for uploads and results; it goes with the process.
+
+    Raises:
+        ResourceError: there is no place for it.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="mm-app-")).resolve()
+    except OSError as error:
+        raise ResourceError(
+            f"there is no folder for uploads ({error.strerror or error}). Set TMPDIR to a folder that can be written"
+        ) from error
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     threading.Thread(target=_keep_sweeping, args=(folder,), name="mm-sweep", daemon=True).start()
@@ -206,39 +204,50 @@ def serve(demo: gr.Blocks, options: ServeOptions) -> str:
     """Start the server in threads of its own and return its address.
 
     Raises:
-        OptionError: the port cannot be had, or the page cannot be shared.
+        OptionError: the port cannot be had.
+        ResourceError: the page cannot be reached, or not be shared.
     """
-    close_downloads()
+    close_doors()
     warn_of_sharing(options)
-    port = options.port if options.port is not None else free_port(options.host)
+    port = find_port(options)
+    if options.port not in (None, port):
+        print(f"note: port {options.port} is taken; {port} is the next free one", file=sys.stderr)
     demo.queue(default_concurrency_limit=None)  # the apps have a line of their own
     try:
-        _, url, _ = demo.launch(
-            server_name=options.host,
-            server_port=port,
-            auth=options.auth,
-            root_path=options.root_path,
-            max_file_size=f"{options.max_upload_mb}mb",
-            share=options.share,
-            quiet=True,
-            show_error=True,
-            prevent_thread_lock=True,
-            inbrowser=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            theme=theme(),
-            css=CSS,
-            head=NAMES,
-        )
+        with redirect_stdout(io.StringIO()):  # Gradio's advice; ours is in the errors
+            _, url, _ = demo.launch(
+                server_name=options.host,
+                server_port=port,
+                auth=options.auth,
+                root_path=options.root_path,
+                max_file_size=f"{options.max_upload_mb}mb",
+                share=options.share,
+                quiet=True,
+                show_error=True,
+                prevent_thread_lock=True,
+                inbrowser=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                theme=theme(),
+                css=CSS,
+                head=NAMES,
+                app_kwargs={"middleware": [Middleware(StayHere)]},
+            )
+            if options.share and not demo.share_url:
+                demo.close()
     except OSError as error:
-        raise OptionError(
-            f"port {port} of {options.host} cannot be had ({error}). Pass another --port, or leave it out."
+        raise OptionError(f"port {port} of {options.host} cannot be had any more. Start again") from error
+    except ValueError as error:  # Gradio asks its own page once
+        raise ResourceError(
+            f"the page on {options.host} cannot be reached from this machine itself. Where HTTP_PROXY or ALL_PROXY is "
+            "set, add the host to NO_PROXY"
         ) from error
     if options.share and not demo.share_url:
-        demo.close()
-        raise OptionError("the page cannot be shared: the servers of Gradio cannot be reached. Leave out --share")
+        raise ResourceError(
+            "the page cannot be shared: the servers of Gradio cannot be reached from here. Start without --share"
+        )
     return url
 
 
@@ -248,44 +257,33 @@ def warn_of_sharing(options: ServeOptions) -> None:
         print(SHARE_WARNING + (" Ask for a password with --auth." if options.auth is None else ""), file=sys.stderr)
 
 
-def theme() -> gr.themes.Base:
-    """Fonts of the reader's own machine, so that none is fetched."""
-    return gr.themes.Default(
-        primary_hue="blue",
-        neutral_hue="slate",
-        font=["system-ui", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"],
-        font_mono=["ui-monospace", "Consolas", "DejaVu Sans Mono", "monospace"],
-    )
-
-
-def free_port(host: str) -> int:
-    """The first port from 7860 that nothing listens on.
+def find_port(options: ServeOptions) -> int:
+    """The port that is asked for, or the next one that nothing listens on.
 
     Raises:
-        OptionError: none of a hundred, or no such address on this machine.
+        OptionError: no such address on this machine, a port that needs more rights, or a hundred taken ones.
     """
+    host, first = options.host, options.port or FIRST_PORT
     try:
-        family, _, _, _, _ = socket.getaddrinfo(host, FIRST_PORT, type=socket.SOCK_STREAM)[0]
+        family, _, _, _, _ = socket.getaddrinfo(host, first, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise OptionError(f"there is no address {host!r} ({error}). Pass --host 127.0.0.1 or 0.0.0.0.") from error
-    for port in range(FIRST_PORT, LAST_PORT + 1):
+    for port in range(first, min(first + PORTS_TRIED, 2**16)):
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((host, port))
                 return port
-            except OSError:
-                continue
-    raise OptionError(f"no port from {FIRST_PORT} to {LAST_PORT} of {host} can be had. Pass another one with --port.")
-
-
-def close_downloads() -> None:
-    """Gradio fetches a file that a request names by its URL. These apps never download for a visitor."""
-
-    async def refuse(url: str, cache_dir: str) -> str:
-        raise gr.Error("Addresses are never downloaded here. Save the picture and upload the file.", duration=None)
-
-    processing_utils.async_ssrf_protected_download = refuse
+            except PermissionError as error:
+                raise OptionError(
+                    f"port {port} needs rights that this user does not have. Pass a --port from 1024 on"
+                ) from error
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise OptionError(
+                        f"{host} is no address of this machine ({error.strerror}). Pass --host 127.0.0.1 or 0.0.0.0"
+                    ) from error
+    raise OptionError(f"{PORTS_TRIED} ports from {first} of {host} are taken. Pass another --port")
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:
@@ -306,3 +304,10 @@ def _user_and_password(text: str) -> tuple[str, str]:
     if not (user and colon and password):
         raise argparse.ArgumentTypeError("expected USER:PASS, both not empty")
     return user, password
+
+
+def _root_path(text: str) -> str:
+    """A path from the root of a host, or a whole address."""
+    if not text.startswith(("/", "http://", "https://")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a path such as /mm or an address such as https://host/mm")
+    return text.rstrip("/")

@@ -1,36 +1,46 @@
 """A web page that draws: ``python -m apps.text_to_image``, ``mm app draw``."""
 
 import asyncio
-import re
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from mm.drawn_file import Recipe, save
-from mm.errors import ImageError, OptionError, PromptError
+from mm.drawn_file import Recipe
+from mm.errors import ImageError
 from mm.pictures import DEFAULT_STEPS, MOST_STEPS, DrawDefaults, Drawings
 from mm.pipeline import Pipeline
+from mm.transforms.quantize import quantization_of
 
-from .common import AGES, Sessions, keep_file, open_upload, plain, sentences, uploaded
+from .common import AGES, Sessions, plain, sentences
 from .drawing_run import Drawing
 from .models import Models
 from .picker import Picker
+from .recipes import (
+    EXACT,
+    GUIDANCE,
+    MOST,
+    MOST_DRAWN,
+    MOST_LETTERS,
+    TEMPERATURE,
+    TOP_P,
+    Kept,
+    check_count,
+    check_prompt,
+    check_seed,
+    keep_pictures,
+    read_recipe,
+    settings_of,
+)
 from .server import run_app
 
-MOST, MOST_DRAWN = 16, 32  # pictures of a request
 MOST_KEPT = 100  # pictures of a session's history
-MOST_LETTERS = 4000  # of a prompt
-EXACT = 2**53 - 1  # largest whole number that a browser keeps
 EXAMPLES = ["a red circle", "two blue stars on a yellow background", "a green square left of a red triangle"]
-Kept = list[tuple[str, str]]  # (path, caption) of pictures, newest first in the history
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         keep_seed: bool,
         guidance: float,
         temperature: float,
+        top_p: float,
         negative: str,
         best_of: float,
         steps: float | None,
@@ -85,6 +96,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             keep_seed: whether to draw with this seed; otherwise a fresh one is taken and told.
             guidance: how closely to follow the prompt; 1 is no guidance, and twice as fast.
             temperature: less is less varied; 0 takes the most likely code.
+            top_p: draw from the most likely codes that make up this probability; 1 draws from all.
             negative: what to lead away from; may be empty.
             best_of: draw so many and keep the best; 1 draws no more than are asked for.
             steps: of a picture, for models that draw by flow.
@@ -100,9 +112,11 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                 negative_prompt=(negative or "").strip() or None,
                 guidance_scale=guidance,
                 temperature=temperature,
+                top_p=None if top_p == 1 else top_p,
                 steps=check_count("steps", steps, MOST_STEPS) if flows(pipe) else None,
                 number=check_count("count", count, MOST),
                 best_of=check_count("best of", best_of, MOST_DRAWN) if best_of != 1 else None,
+                quantization=quantization_of(pipe.model.decoder),
             )
             still = [gr.skip()] * 4  # of the outputs after the gallery: data, pictures, history, its gallery
             async for text in place.wait():
@@ -140,7 +154,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             file: the PNG file.
         """
         if not file:
-            return (gr.skip(),) * 11
+            return (gr.skip(),) * 12
         with sentences():
             recipe = await asyncio.to_thread(read_recipe, file)
             return settings_of(recipe, [label for label in models.labels("draw") if models.is_loaded(label)])
@@ -194,8 +208,6 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                 with gr.Accordion("History of this session", open=False):
                     album = gr.Gallery(
                         label="Earlier pictures",
-                        columns=6,
-                        fit_columns=False,
                         height=230,
                         object_fit="contain",
                         interactive=False,
@@ -220,20 +232,25 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                     keep_seed = gr.Checkbox(False, label="Keep this seed")
                 with gr.Accordion("More settings", open=False):
                     guidance = gr.Slider(
-                        0,
-                        20,
+                        *GUIDANCE,
                         value=defaults.guidance_scale,
                         step=0.1,
                         label="Guidance",
                         info="How closely to follow the prompt; 1 is none.",
                     )
                     temperature = gr.Slider(
-                        0,
-                        2,
+                        *TEMPERATURE,
                         value=defaults.temperature,
                         step=0.05,
                         label="Temperature",
                         info="Less is less varied; 0 is greedy.",
+                    )
+                    top_p = gr.Slider(
+                        *TOP_P,
+                        value=1 if defaults.top_p is None else defaults.top_p,
+                        step=0.05,
+                        label="Top-p",
+                        info="Leaves unlikely codes out; 1 leaves none.",
                     )
                     negative = gr.Textbox(
                         "", label="Negative prompt", info="What to lead away from.", max_length=MOST_LETTERS
@@ -255,7 +272,19 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
                         visible=picker.pipe is not None and flows(picker.pipe),
                     )
                 file = gr.File(label="Restore settings of a picture", file_types=[".png"], type="filepath", height=160)
-        settings = [prompt, count, seed, keep_seed, guidance, temperature, negative, best_of, steps, picker.model]
+        settings = [
+            prompt,
+            count,
+            seed,
+            keep_seed,
+            guidance,
+            temperature,
+            top_p,
+            negative,
+            best_of,
+            steps,
+            picker.model,
+        ]
         shown = [chosen, choice, details, download]
         drawing = gr.on(
             [start.click, prompt.submit],
@@ -275,7 +304,7 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
         restored = [*settings, status]
         file.upload(restore, file, restored, api_name="restore", show_progress="hidden")
         again.click(use_settings, chosen, restored, api_visibility="private", show_progress="hidden")
-        picker.wire([start, stop, guidance, temperature, steps], fitting, "load_drawing_model")
+        picker.wire([start, stop, guidance, temperature, top_p, steps], fitting, "load_drawing_model")
         demo.unload(sessions.end)
     return Page(demo, chosen, ask)
 
@@ -286,7 +315,7 @@ def flows(pipe: Pipeline) -> bool:
 
 
 def fitting(pipe: Pipeline, chosen: bool) -> list[Any]:
-    """What a loaded model changes: the buttons, guidance, temperature and steps.
+    """What a loaded model changes: the buttons, guidance, temperature, top-p and steps.
 
     Args:
         pipe: the model.
@@ -296,67 +325,17 @@ def fitting(pipe: Pipeline, chosen: bool) -> list[Any]:
     return [
         *[gr.update(interactive=True)] * 2,
         gr.update(value=defaults.guidance_scale) if chosen else gr.skip(),
-        gr.update(visible=not flows(pipe), value=defaults.temperature)
-        if chosen
-        else gr.update(visible=not flows(pipe)),
+        *(
+            gr.update(visible=not flows(pipe), **({"value": value} if chosen else {}))
+            for value in (defaults.temperature, 1 if defaults.top_p is None else defaults.top_p)
+        ),
         gr.update(visible=flows(pipe)),
     ]
-
-
-def check_prompt(prompt: object) -> str:
-    """A prompt without white space at its ends.
-
-    Raises:
-        PromptError: empty, or too long to be one.
-    """
-    text = prompt.strip() if isinstance(prompt, str) else ""
-    if not text:
-        raise PromptError("the prompt is empty. Write what to draw")
-    if len(text) > MOST_LETTERS:
-        raise PromptError(f"the prompt has {len(text):,} letters; at most {MOST_LETTERS:,} are read. Shorten it")
-    return text
-
-
-def check_seed(seed: object) -> int:
-    """A seed that a browser can hold.
-
-    Raises:
-        OptionError: none, or out of range.
-    """
-    if seed is None:
-        raise OptionError("there is no seed to keep. Write one, or draw with a fresh one")
-    if isinstance(seed, bool) or not isinstance(seed, int | float) or seed != int(seed) or not 0 <= seed <= EXACT:
-        raise OptionError(f"the seed is {seed!r}; expected a whole number from 0 to {EXACT}")
-    return int(seed)
-
-
-def check_count(name: str, value: object, most: int) -> int:
-    """A number of pictures.
-
-    Raises:
-        OptionError: out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or not 1 <= value <= most:
-        raise OptionError(f"{name} is {value!r}; expected a whole number from 1 to {most}")
-    return int(value)
 
 
 def across(count: int) -> int:
     """Columns in which so many pictures are shown."""
     return 1 if count == 1 else 2 if count <= 4 else 3 if count <= 9 else 4
-
-
-def keep_pictures(drawn: Drawings, recipe: Recipe) -> Kept:
-    """Each picture as a PNG file that says how it is drawn alone, with what is shown under it."""
-    kept = []
-    words = "-".join(re.findall(r"[a-z0-9]+", recipe.prompt.lower()))[:40].strip("-") or "picture"
-    for image, picture in zip(drawn.images, drawn.pictures, strict=True):
-        assert isinstance(image, Image.Image)
-        own = replace(recipe, seed=picture.seed, number=1, best_of=None)
-        path = keep_file(f"{words}-{picture.seed}.png", partial(save, image, recipe=own))
-        score = "" if picture.score is None else f" · score {picture.score:.2f}"
-        kept.append((path, f"seed {picture.seed}{score}"))
-    return kept
 
 
 def ending(drawn: Drawings, recipe: Recipe, seconds: float) -> str:
@@ -386,61 +365,18 @@ def as_data(drawn: Drawings, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def read_recipe(path: object) -> Recipe:
-    """The settings in a picture that was uploaded or drawn here.
-
-    Raises:
-        ImageError: no upload, no picture, or none with settings.
-    """
-    file = uploaded(path)
-    open_upload(path)  # its limits hold before anything is read at length
-    try:
-        return Recipe.read(file)
-    except ImageError as error:
-        raise ImageError(str(error).replace(str(file), file.name)) from error
-
-
-def settings_of(recipe: Recipe, loaded: Sequence[str]) -> tuple[Any, ...]:
-    """The settings of a recipe for the page, and a sentence about them.
-
-    Args:
-        recipe: of a picture.
-        loaded: models that can draw now.
-
-    Raises:
-        OptionError: the page cannot show them.
-    """
-    known = recipe.model in loaded
-    said = [f"Settings restored; seed {recipe.seed} is kept."]
-    if not known:
-        said.append(f"It was drawn by {recipe.model}, which is not loaded: another model draws something else.")
-    left = [
-        f"{name} {value}" for name, value in (("top-k", recipe.top_k), ("top-p", recipe.top_p)) if value is not None
-    ]
-    if left:
-        said.append(f"It was drawn with {' and '.join(left)}, which only 'mm draw --again' repeats.")
-    return (
-        recipe.prompt,
-        check_count("the number of its pictures", recipe.number, MOST),
-        check_seed(recipe.seed),
-        True,
-        recipe.guidance_scale,
-        recipe.temperature,
-        recipe.negative_prompt or "",
-        1 if recipe.best_of is None else check_count("best of", recipe.best_of, MOST_DRAWN),
-        recipe.steps or DEFAULT_STEPS,
-        recipe.model if known else gr.skip(),
-        " ".join(said),
-    )
-
-
 def chosen_updates(path: str | None) -> tuple[Any, ...]:
     """The chosen picture, whether it is shown, how it was drawn, and its file."""
     if path is None:
         return None, gr.update(visible=False), "", None
     recipe = read_recipe(path)
-    said = [f"**{plain(recipe.prompt)}**", f"seed {recipe.seed} · {recipe.model} · guidance {recipe.guidance_scale:g}"]
-    said[1] += f" · temperature {recipe.temperature:g}" if recipe.steps is None else f" · {recipe.steps} steps"
+    how = f"seed {recipe.seed} · {plain(recipe.model)} · guidance {recipe.guidance_scale:g}"
+    if recipe.steps is None:
+        top_p = "" if recipe.top_p in (None, 1) else f" · top-p {recipe.top_p:g}"
+        how += f" · temperature {recipe.temperature:g}{top_p}"
+    else:
+        how += f" · {recipe.steps} steps"
+    said = [f"**{plain(recipe.prompt)}**", how]
     if recipe.negative_prompt:
         said.append(f"away from: {plain(recipe.negative_prompt)}")
     return path, gr.update(visible=True), "  \n".join(said), path

@@ -37,7 +37,9 @@ from mm.generation.sampling import SamplingOptions
 from mm.hub import bundled_models, find_config
 from mm.pipeline import Pipeline
 from mm.plan import Planner, Workload
+from mm.products import product
 from mm.transforms.optimize import prepare
+from mm.transforms.split import weight_bytes
 
 
 def draw_images(folder: Path, count: int, sides: tuple[int, int], seed: int = 0) -> list[Path]:
@@ -107,12 +109,17 @@ def rate(work: Callable[[], object], device: torch.device) -> float:
     return best
 
 
+def _flops_of_a_product(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    return 2 * math.prod(x) * weight[0]
+
+
 def floor(pipe: Pipeline, rows: Sequence[dict[str, Any]], batch: int, max_tiles: int | None) -> dict[str, float]:
     """Seconds that the work of these rows takes at least."""
     device, dtype = pipe.model.device, pipe.model.dtype
     size = 1024 if device.type == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    flops_per_s = 2 * size**3 * rate(lambda: a @ b, device)
+    with torch.inference_mode():
+        flops_per_s = 2 * size**3 * rate(lambda: product(a, b), device)
     block = torch.empty(2**26 if device.type == "cpu" else 2**30, dtype=torch.uint8, device=device)
     bytes_per_s = 2 * block.nbytes * rate(block.clone, device)
     assert pipe.folder is not None
@@ -123,11 +130,12 @@ def floor(pipe: Pipeline, rows: Sequence[dict[str, Any]], batch: int, max_tiles:
         across, down = planner.grid(Workload(image_size=(row["width"], row["height"]), max_tiles=max_tiles))
         views += 1 + across * down
     pixels = torch.zeros(1, 3, *[planner.config.vision.image_size] * 2)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    counted = {torch.ops.mkldnn._linear_pointwise: _flops_of_a_product} if device.type == "cpu" else {}
+    with torch.inference_mode(), FlopCounterMode(display=False, custom_mapping=counted) as counter:
         pipe.model.encode_views(pixels)
     prompts = sum(row["prompt_tokens"] for row in rows)
     new = sum(row["completion_tokens"] for row in rows)
-    decoder = sum(weight.nbytes for weight in pipe.model.decoder.parameters())
+    decoder = weight_bytes(pipe.model.decoder)
     seconds = (views * counter.get_total_flops() + 2 * activated * (prompts + new)) / flops_per_s
     return {
         "views_per_image": views / len(rows),

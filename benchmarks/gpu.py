@@ -7,20 +7,24 @@ record graphs and compile kernels) apart; what these took is in the row. Decodin
 than a shorter one, over the tokens between. The check groups compare the fast path with the modules as they are written
 (greedy tokens in float32), and a model's kernels are compared with its modules before they are used at all.
 
-    python benchmarks/gpu.py --groups janus-7b,vl2-small --limit 60 --out bench.json --markdown bench.md
+    python benchmarks/gpu.py --groups all --together 6 --out bench.json --markdown bench.md      # make bench-gpu
+    python benchmarks/gpu.py --groups janus-7b,vl2-small --brief --against benchmarks/results/h200.json
     python benchmarks/gpu.py --profile            # also the kernels that a step spends its time in
     python benchmarks/gpu.py --groups alternatives-vl2-tiny --limit 200     # transformers, with its best settings
     python benchmarks/gpu.py --device cpu --groups check-moe,check-janus      # a test of this script, nothing more
 
 The columns: floor, what the device cannot go below (bytes that must be read over 4.62 TB/s, or operations over 779
-TFLOP/s, as measured on an H200); must and goal, what this project set itself; other, the best of the official code and
-transformers, measured on such a card on another day (same-day figures are those of the alternatives groups).
+TFLOP/s, as measured on an H200); must and goal, what this project set itself; other, the best of what a user would run
+instead in the same run (the alternatives groups), or, marked as earlier, as measured on such a card on another day.
 """
 
 import argparse
+import contextlib
+import fcntl
 import itertools
 import json
 import platform
+import queue
 import statistics
 import subprocess
 import sys
@@ -37,11 +41,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import alternatives
 from benchmarks.random_model import random_model, random_pipeline, write_random_autoencoder
 from mm import Pipeline
+from mm.config import Quantization
 from mm.hub import find_config
 from mm.transforms.compile import compile_encoder
+from mm.transforms.difference import relative_difference
 from mm.transforms.optimize import prepare
+from mm.transforms.towers import use_tower_kernels
 
 CODES = 576
 
@@ -88,19 +96,43 @@ class Rows:
         self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
         self.profile: bool = options.profile
         self.repeat: int = options.repeat
-        self.begun = time.perf_counter()
+        self.brief: bool = options.brief
+        self.lock: Path | None = options.lock
 
-    def row(self, job: str, work: Callable[[], dict[str, Any]]) -> None:
-        """Measure and print one row."""
-        started = time.perf_counter()
+    def row(
+        self, job: str, work: Callable[..., dict[str, Any]], ready: Callable[[], tuple[Any, ...]] | None = None
+    ) -> None:
+        """Measure and print one row; ``ready`` compiles before, while others measure, and gives ``work`` arguments."""
+        given: tuple[Any, ...] = ()
+        failed: Exception | None = None
         try:
-            found = work()
-        except Exception as error:  # whatever it is: the next row is measured all the same
-            traceback.print_exc()
-            found = {"error": f"{type(error).__name__}: {error}"[:400]}
+            given = () if ready is None else ready()
+        except Exception as error:
+            failed = error
+        with self.alone():
+            started = time.perf_counter()
+            try:
+                if failed is not None:
+                    raise failed
+                found = work(*given)
+                self.wait()
+            except Exception as error:  # whatever it is: the next row is measured all the same
+                traceback.print_exc()
+                found = {"error": f"{type(error).__name__}: {error}"[:400]}
         memory = torch.cuda.max_memory_allocated() / 1e9 if self.device.type == "cuda" else None
         found |= {"memory_gb": memory, "row_seconds": round(time.perf_counter() - started, 1)}
         print("ROW " + json.dumps({"job": job, **found}), flush=True)
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The device is this process's inside the block: others, that are being built meanwhile, measure before or
+        after."""
+        if self.lock is None:
+            yield
+            return
+        with self.lock.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield
 
     def seconds(self, work: Callable[[], object], repeat: int | None = None) -> float:
         """The median of a few runs."""
@@ -125,7 +157,7 @@ class Rows:
         from torch.profiler import ProfilerActivity, profile
 
         try:
-            with profile(activities=[ProfilerActivity.CUDA]) as found:
+            with self.alone(), profile(activities=[ProfilerActivity.CUDA]) as found:
                 work()
                 self.wait()
             events = sorted(found.key_averages(), key=lambda event: -event.self_device_time_total)
@@ -170,6 +202,60 @@ def built(rows: Rows, job: str, name: str, **options: Any) -> Pipeline:
     return pipe
 
 
+@torch.inference_mode()
+def beside(rows: Rows, pipe: Pipeline) -> dict[str, Any]:
+    """How far the fast path's hidden states and best tokens are from the modules', same weights, prompt and steps."""
+    decoder = pipe.model.decoder
+    path, found = decoder.path, {"cache_bytes_per_token": float(decoder.new_cache(1, 1).bytes_per_token())}
+    for count, tokens in ((1, 256), (1, 1), (2, 1), (16, 1)):
+        generator = torch.Generator().manual_seed(count)
+        prompt = torch.randint(1000, (count, 256), generator=generator).to(rows.device)
+        hidden = []
+        for way in (path, None):
+            decoder.path = None
+            cache = decoder.new_cache(count, 384)
+            if tokens == 1:
+                decoder(decoder.embed(prompt), cache=cache)
+            decoder.path = way
+            if tokens == 1:
+                at = torch.full((count, 1), 256, device=rows.device)
+                hidden.append(decoder(decoder.embed(prompt[:, :1]), positions=at, cache=cache, visible=384))
+            else:
+                hidden.append(decoder(decoder.embed(prompt), cache=cache))
+        decoder.path = path
+        same = decoder.logits(hidden[0]).argmax(-1) == decoder.logits(hidden[1]).argmax(-1)
+        found[f"relative_error_{count}x{tokens}"] = relative_difference(*hidden)
+        found[f"same_best_token_{count}x{tokens}"] = same.float().mean().item()
+    return found | shared_calls(rows, decoder)
+
+
+@torch.inference_mode()
+def shared_calls(rows: Rows, decoder: Any) -> dict[str, Any]:
+    """Four prompts in one padded call: how far they are from calls of their own, as long as they are; and whether they
+    are to the bit what padded calls of their own give."""
+    lengths, tokens = (256, 250, 200, 131), 256
+    generator = torch.Generator().manual_seed(4)
+    prompts = [torch.randint(1000, (1, length), generator=generator).to(rows.device) for length in lengths]
+    embeds = torch.cat([torch.nn.functional.pad(decoder.embed(p), (0, 0, 0, tokens - p.shape[1])) for p in prompts])
+    cache = decoder.new_cache(4, 384)
+
+    def padded(chosen: list[int]) -> torch.Tensor:
+        numbers = [[*chosen], [0] * len(chosen), [lengths[index] for index in chosen]]
+        row, start, count = torch.tensor(numbers, device=rows.device)
+        found: torch.Tensor = decoder.prompts(embeds[chosen], rows=row, starts=start, counts=count, cache=cache)
+        return found
+
+    together = padded([0, 1, 2, 3])
+    alone = torch.cat([padded([index]) for index in range(4)])
+    path, decoder.path = decoder.path, None
+    plain = torch.cat([decoder(decoder.embed(p), cache=decoder.new_cache(1, 384))[:, -1] for p in prompts])
+    decoder.path = path
+    return {
+        "prompts_equal_in_company": torch.equal(together, alone),
+        "relative_error_4_prompts": relative_difference(together, plain),
+    }
+
+
 def check_row(rows: Rows, job: str, name: str, *, layers: int = 6) -> None:
     """Greedy tokens in float32 and hidden states in bfloat16, fast path against modules, at real widths."""
 
@@ -191,8 +277,9 @@ def check_row(rows: Rows, job: str, name: str, *, layers: int = 6) -> None:
     rows.row(f"check {job}", work)
 
 
-def int8(rows: Rows, job: str, name: str, measure: Callable[..., None]) -> None:
-    """The rows of a model in one byte a weight, and how far its logits move."""
+def quantized(rows: Rows, job: str, name: str, measure: Callable[..., None], kind: Quantization) -> None:
+    """The rows of a model with quantised weights, and how far its logits move."""
+    job = f"{job} {kind}"
     pipe = built(rows, job, name)
     decoder = pipe.model.decoder
 
@@ -203,14 +290,14 @@ def int8(rows: Rows, job: str, name: str, measure: Callable[..., None]) -> None:
 
     def change() -> dict[str, Any]:
         before, weights = logits(), torch.cuda.memory_allocated() if rows.device.type == "cuda" else 0
-        prepare(decoder, quantization="int8")
+        prepare(decoder, quantization=kind)
         after = logits()
         same = (before.argmax(-1) == after.argmax(-1)).float().mean().item()
         now = torch.cuda.memory_allocated() if rows.device.type == "cuda" else 0
-        moved = ((after - before).norm() / before.norm()).item()
+        moved = relative_difference(after, before)
         return {"logits_moved": moved, "same_best_token": same, "allocated_gb": [weights / 1e9, now / 1e9]}
 
-    rows.row(f"{job}: what int8 changes", change)
+    rows.row(f"{job}: what {kind} changes", change)
     measure(rows, job, name, pipe)
 
 
@@ -221,15 +308,19 @@ def language(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> N
 
     def prefill(count: int) -> Callable[[], dict[str, Any]]:
         def work() -> dict[str, Any]:
-            ask(pipe, count, 1)
-            return {"value": 1e3 * rows.seconds(lambda: ask(pipe, count, 1))}
+            first = rows.seconds(lambda: ask(pipe, count, 1), 1)
+            for _ in range(2):  # until every call of it is recorded
+                ask(pipe, count, 1)
+            value = 1e3 * rows.seconds(lambda: ask(pipe, count, 1))
+            joined = pipe.model.decoder.joins_prompts
+            return {"value": value, "first_run_seconds": first, "prompts_share_calls": joined, **graphs_of(pipe)}
 
         return work
 
     def decode(count: int) -> Callable[[], dict[str, Any]]:
         def work() -> dict[str, Any]:
             first = rows.seconds(lambda: ask(pipe, count, many), 1)
-            for _ in range(3):  # until the cache has grown to what it keeps
+            for _ in range(2):  # until the cache has grown to what it keeps
                 ask(pipe, count, few)
             ask(pipe, count, many)
             before, after = (rows.seconds(lambda n=n: ask(pipe, count, n)) for n in (few, many))
@@ -243,7 +334,10 @@ def language(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> N
         rows.kernels(f"{job} decode, {label}", lambda count=count: ask(pipe, count, 24))
     for count in (1, 16):
         rows.row(f"{job} prefill, {count} x 1,536", prefill(count))
-    rows.kernels(f"{job} prefill", lambda: ask(pipe, 1, 1))
+        rows.kernels(f"{job} prefill, {count} x 1,536", lambda count=count: ask(pipe, count, 1))
+    rows.row(f"{job}: fast path beside the modules", lambda: beside(rows, pipe))
+    if rows.brief:
+        return
     path, pipe.model.decoder.path = pipe.model.decoder.path, None
     pipe.weights_changed()
     if path is not None:
@@ -264,11 +358,16 @@ def pictures(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> N
             first = rows.seconds(lambda: draw(count), 1)
             draw(count)
             total = rows.seconds(lambda: draw(count), repeat)
+            seen = pipe.engine.statistics
+            spent = seen.seconds
+            draw(count)
+            spent = seen.seconds - spent
             codes = torch.randint(16384, (24, 24))
             painting = rows.seconds(lambda: [pipe.decode_image(codes) for _ in range(count)], 1)
             return {
                 "value": total,
-                "step_ms": 1e3 * (total - painting / count) / CODES,
+                "step_ms": 1e3 * spent / CODES,
+                "without_painting": spent,
                 "vq_seconds": painting,
                 "first_run_seconds": first,
                 **graphs_of(pipe),
@@ -277,8 +376,11 @@ def pictures(rows: Rows, job: str, name: str, pipe: Pipeline | None = None) -> N
         return work
 
     rows.row(f"{job}, 1 image", timed(1, rows.repeat))
-    rows.kernels(f"{job}, 1 image", lambda: draw(1))
     rows.row(f"{job}, 16 images", timed(16, 1))
+    rows.row(f"{job}: fast path beside the modules", lambda: beside(rows, pipe))
+    if rows.brief:
+        return
+    rows.kernels(f"{job}, 1 image", lambda: draw(1))
     path, pipe.model.decoder.path = pipe.model.decoder.path, None
     pipe.weights_changed()
     if path is not None:
@@ -328,13 +430,26 @@ def vq(rows: Rows) -> None:
         return {"value": 1e3 * rows.seconds(lambda: pipe.decode_image(codes), 8)}
 
     def many() -> dict[str, Any]:
-        batch = codes.reshape(1, -1).repeat(16, 1)
-        head.vq.decode(batch, (24, 24))
-        return {"value": 1e3 * rows.seconds(lambda: head.vq.decode(batch, (24, 24)))}
+        def work() -> None:
+            for _ in range(16):
+                pipe.decode_image(codes)
+
+        work()
+        return {"value": 1e3 * rows.seconds(work)}
+
+    @torch.inference_mode()
+    def check() -> dict[str, Any]:
+        grid = codes.reshape(1, -1)
+        ours = head.vq.decode(grid, (24, 24))
+        way, head.vq.path = head.vq.path, None
+        plain = head.vq.decode(grid, (24, 24))
+        head.vq.path = way
+        return {"relative_error": relative_difference(ours, plain), "kernels": way is not None}
 
     rows.row("VQ decode, 1 image", one)
     rows.kernels("VQ decode, 1 image", lambda: pipe.decode_image(codes))
     rows.row("VQ decode, 16 images", many)
+    rows.row("VQ decode: fast path beside the modules", check)
 
 
 def towers(rows: Rows) -> None:
@@ -345,71 +460,43 @@ def towers(rows: Rows) -> None:
     ):
         model = random_model(find_config(name).folder, torch.device("meta"), rows.dtype)
         vision = model.vision.high if hasattr(model.vision, "high") else model.vision
-        vision = vision.to_empty(device=rows.device)
+        vision = vision.to_empty(device=rows.device).eval().requires_grad_(False)
         with torch.no_grad():
             for parameter in vision.parameters():
                 parameter.normal_(0.0, 0.02)
-        encode: Callable[[torch.Tensor], object] = torch.inference_mode()(vision)
-        for count in counts:
-            label = f"{count} {unit if count > 1 else unit[:-1]}"
-            views = torch.randn(count, 3, side, side, device=rows.device, dtype=rows.dtype)
+        encode: Callable[[torch.Tensor], torch.Tensor] = torch.inference_mode()(vision)
 
-            def timed(encode: Callable[[torch.Tensor], object] = encode, views: torch.Tensor = views) -> dict[str, Any]:
-                encode(views)
-                return {"value": len(views) / rows.seconds(lambda: encode(views), 5)}
-
-            rows.row(f"{job}, {label}", timed)
-            rows.kernels(f"{job}, {label}", lambda encode=encode, views=views: encode(views))
-        compile_encoder(vision)
-        for count in counts:
-            views = torch.randn(count, 3, side, side, device=rows.device, dtype=rows.dtype)
-            label = f"{job} with compile=True, {count} {unit if count > 1 else unit[:-1]}"
-
-            def compiled(
-                views: torch.Tensor = views, encode: Callable[[torch.Tensor], object] = encode
-            ) -> dict[str, Any]:
-                first = rows.seconds(lambda: encode(views), 1)
-                return {"value": len(views) / rows.seconds(lambda: encode(views), 5), "first_run_seconds": first}
-
-            rows.row(label, compiled)
-
-
-def alternative(rows: Rows, job: str, name: str, shape: dict[str, Any], kind: str, counts: tuple[int, ...]) -> None:
-    """transformers' own class at the same sizes: static cache, the one-token step compiled, as a user may do it."""
-    import transformers
-
-    config = getattr(transformers, f"{kind}Config")(**shape, torch_dtype=rows.dtype)
-    with torch.device(rows.device):
-        model = getattr(transformers, f"{kind}ForCausalLM")(config).to(rows.dtype).eval()
-    torch.backends.cuda.enable_cudnn_sdp(False)  # else it prepares a plan for each new length
-    for compiled in (False, True):
-        step = torch.compile(model, mode="reduce-overhead") if compiled else model
-
-        def timed(count: int, step: Any = step) -> Callable[[], dict[str, Any]]:
-            @torch.inference_mode()
+        def timed(count: int, encode: Any = encode, side: int = side) -> Callable[[], dict[str, Any]]:
             def work() -> dict[str, Any]:
-                cache = transformers.StaticCache(config=config, max_cache_len=2048)
-                ids = torch.randint(1000, (count, 1536), device=rows.device)
-                model(ids, past_key_values=cache, logits_to_keep=1)
-                tokens = torch.randint(1000, (count, 1), device=rows.device)
-
-                def run(first: int, steps: int) -> None:
-                    for position in range(first, first + steps):
-                        place = torch.tensor([position], device=rows.device)
-                        step(tokens, past_key_values=cache, cache_position=place, position_ids=place[None])
-
-                begun = time.perf_counter()
-                run(1536, 8)
-                rows.wait()
-                first = time.perf_counter() - begun
-                taken = rows.seconds(lambda: run(1544, 32)) / 32
-                return {"value": count / taken, "step_ms": 1e3 * taken, "first_run_seconds": first}
+                views = torch.randn(count, 3, side, side, device=rows.device, dtype=rows.dtype)
+                first = rows.seconds(lambda: encode(views), 1)
+                encode(views)
+                return {"value": count / rows.seconds(lambda: encode(views), 7), "first_run_seconds": first}
 
             return work
 
+        def check(encode: Any = encode, vision: Any = vision, side: int = side) -> dict[str, Any]:
+            views = torch.randn(3, 3, side, side, device=rows.device, dtype=rows.dtype)
+            plain = encode(views)
+            used = use_tower_kernels(vision)
+            return {"kernels": used, "relative_error": relative_difference(encode(views), plain)}
+
+        names = {count: f"{count} {unit if count > 1 else unit[:-1]}" for count in counts}
         for count in counts:
-            label = "compiled" if compiled else "eager"
-            rows.row(f"transformers {transformers.__version__} {label}: {job}, {count} rows", timed(count))
+            rows.row(f"{job} by timm's modules, {names[count]}", timed(count))
+        rows.row(f"{job}: fast path beside the modules", check)
+        for count in counts:
+            rows.row(f"{job}, {names[count]}", timed(count))
+            views = torch.randn(count, 3, side, side, device=rows.device, dtype=rows.dtype)
+            rows.kernels(f"{job}, {names[count]}", lambda encode=encode, views=views: encode(views))
+        if rows.brief:
+            continue
+        for part in vision.modules():
+            if hasattr(part, "path"):
+                part.path = None
+        compile_encoder(vision)
+        for count in counts:
+            rows.row(f"{job} with compile=True, {names[count]}", timed(count))
 
 
 def versions(rows: Rows) -> None:
@@ -431,18 +518,6 @@ def versions(rows: Rows) -> None:
     rows.row("versions", lambda: found)
 
 
-SMALL = {
-    "vocab_size": 102400, "hidden_size": 2048, "intermediate_size": 10944, "num_hidden_layers": 27,
-    "num_attention_heads": 16, "num_key_value_heads": 16, "kv_lora_rank": 512, "q_lora_rank": None,
-    "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128, "n_routed_experts": 64,
-    "num_experts_per_tok": 6, "n_shared_experts": 2, "moe_intermediate_size": 1408, "first_k_dense_replace": 1,
-    "max_position_embeddings": 4096, "topk_method": "greedy", "n_group": 1, "topk_group": 1,
-}  # fmt: skip
-JANUS = {
-    "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30,
-    "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 16384,
-}  # fmt: skip
-
 GROUPS: dict[str, Callable[[Rows], None]] = {
     "versions": versions,
     "check-moe": lambda rows: check_row(rows, "VL2-Tiny", "deepseek-ai/deepseek-vl2-tiny"),
@@ -455,12 +530,22 @@ GROUPS: dict[str, Callable[[Rows], None]] = {
     "janusflow": flow,
     "towers": towers,
     "vq": vq,
-    "int8-vl2-small": lambda rows: int8(rows, "VL2-Small int8", "deepseek-ai/deepseek-vl2-small", language),
-    "int8-janus-7b": lambda rows: int8(rows, "Janus-Pro-7B int8", "deepseek-ai/Janus-Pro-7B", pictures),
-    "alternatives-janus-7b": lambda rows: alternative(rows, "Llama of Janus-Pro-7B", "", JANUS, "Llama", (2, 32)),
-    "alternatives-vl2-small": lambda rows: alternative(rows, "VL2-Small", "", SMALL, "DeepseekV2", (1, 16)),
+    "int8-vl2-small": lambda rows: quantized(rows, "VL2-Small", "deepseek-ai/deepseek-vl2-small", language, "int8"),
+    "int8-janus-7b": lambda rows: quantized(rows, "Janus-Pro-7B", "deepseek-ai/Janus-Pro-7B", pictures, "int8"),
+    "int4-vl2-small": lambda rows: quantized(rows, "VL2-Small", "deepseek-ai/deepseek-vl2-small", language, "int4"),
+    "int4-janus-7b": lambda rows: quantized(rows, "Janus-Pro-7B", "deepseek-ai/Janus-Pro-7B", pictures, "int4"),
+    "fp8-vl2-small": lambda rows: quantized(rows, "VL2-Small", "deepseek-ai/deepseek-vl2-small", language, "fp8"),
+    "fp8-janus-7b": lambda rows: quantized(rows, "Janus-Pro-7B", "deepseek-ai/Janus-Pro-7B", pictures, "fp8"),
+    "alternatives-vl2-small": lambda rows: alternatives.language(rows, "VL2-Small", "DeepseekV2", alternatives.SMALL),
+    "alternatives-vl2-tiny": lambda rows: alternatives.language(
+        rows, "VL2-Tiny", "DeepseekOcr2Text", alternatives.TINY
+    ),
+    "alternatives-janus-7b": lambda rows: alternatives.drawing(rows, "Janus-Pro-7B", alternatives.JANUS_7B),
+    "alternatives-janus-1b": lambda rows: alternatives.drawing(rows, "Janus-Pro-1B", alternatives.JANUS_1B),
+    "alternatives-towers": alternatives.towers,
+    "alternatives-vq": alternatives.painter,
 }
-DEFAULT_GROUPS = [name for name in GROUPS if not name.startswith("alternatives")]
+OURS = [name for name in GROUPS if not name.startswith("alternatives")]
 
 
 def run_group(name: str, arguments: list[str], limit: float) -> Iterator[dict[str, Any]]:
@@ -485,6 +570,28 @@ def run_group(name: str, arguments: list[str], limit: float) -> Iterator[dict[st
     if process.returncode:
         why = f"ended after {taken:.0f} s of {limit:.0f} with status {process.returncode}"
         yield {"group": name, "job": f"group {name}", "error": why}
+
+
+def run_groups(names: list[str], arguments: list[str], limit: float, together: int) -> Iterator[dict[str, Any]]:
+    """The rows of several groups as they come, so many groups at a time."""
+    waiting, rows = list(reversed(names)), queue.SimpleQueue[dict[str, Any] | None]()
+
+    def work() -> None:
+        while waiting:
+            for row in run_group(waiting.pop(), arguments, limit):
+                rows.put(row)
+        rows.put(None)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(together, len(names)))]
+    for thread in threads:
+        thread.start()
+    left = len(threads)
+    while left:
+        row = rows.get()
+        if row is None:
+            left -= 1
+        else:
+            yield row
 
 
 def as_line(found: dict[str, Any]) -> str:
@@ -518,6 +625,18 @@ def losses(found: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[st
     return told
 
 
+def best_other(job: str, found: list[dict[str, Any]]) -> tuple[float, str] | None:
+    """The best of what a user would run instead, in the same run, and its name."""
+    values = [
+        (row["value"], row["job"].removesuffix(f": {job}"))
+        for row in found
+        if row["job"].endswith(f": {job}") and row.get("value")
+    ]
+    if not values:
+        return None
+    return max(values) if TARGETS[job].more_is_better else min(values)
+
+
 def markdown(found: list[dict[str, Any]]) -> str:
     """The table of all rows that have a target, and the others below."""
     lines = ["| job | ours | floor | share of it | must | goal | other | ours beside it | |", "|---|" + "---|" * 8]
@@ -527,11 +646,12 @@ def markdown(found: list[dict[str, Any]]) -> str:
         if target is None or value is None:
             rest.append(f"- {as_line(row)[3:]}")
             continue
+        other, named = best_other(row["job"], found) or (target.other, "earlier")
         share = value / target.floor if target.more_is_better else target.floor / value
-        ratio = value / target.other if target.more_is_better else target.other / value
+        ratio = value / other if target.more_is_better else other / value
         lines.append(
             f"| {row['job']} | {value:.4g} {target.unit} | {target.floor:g} | {share:.0%} | {target.must:g} | "
-            f"{target.goal:g} | {target.other:g} | {ratio:.1f} x | {meets(value, target)} |"
+            f"{target.goal:g} | {other:.4g} ({named}) | {ratio:.1f} x | {meets(value, target)} |"
         )
     return "\n".join(lines + [""] + rest) + "\n"
 
@@ -539,8 +659,8 @@ def markdown(found: list[dict[str, Any]]) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Every job of the pipeline on one GPU, beside its floor.")
-    parser.add_argument("--groups", default=",".join(DEFAULT_GROUPS), help=f"of {', '.join(GROUPS)}")
-    parser.add_argument("--limit", type=float, default=90.0, help="most seconds of a group")
+    parser.add_argument("--groups", default=",".join(OURS), help=f"of {', '.join(GROUPS)}; or all")
+    parser.add_argument("--limit", type=float, default=300.0, help="most seconds of a group")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--profile", action="store_true")
@@ -549,24 +669,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--against", type=Path, metavar="FILE", help="JSON of an earlier run: losses over 10%% are named"
     )
+    parser.add_argument("--brief", action="store_true", help="leave out the rows that no target is set for")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        metavar="N",
+        help="build so many groups at once; rows are measured in turn",
+    )
     parser.add_argument("--group", help=argparse.SUPPRESS)
+    parser.add_argument("--lock", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.group is not None:
         GROUPS[options.group](Rows(options))
         return
-    names = options.groups.split(",")
+    names = list(GROUPS) if options.groups == "all" else options.groups.split(",")
     unknown = [name for name in names if name not in GROUPS]
     if unknown:
         parser.error(f"there is no group {unknown[0]!r}; use {', '.join(GROUPS)}")
-    passed = ["--device", options.device, "--repeat", str(options.repeat), *(["--profile"] if options.profile else [])]
+    passed = ["--device", options.device, "--repeat", str(options.repeat)]
+    passed += [flag for flag, given in (("--profile", options.profile), ("--brief", options.brief)) if given]
     found: list[dict[str, Any]] = []
-    for name in names:
-        for row in run_group(name, passed, options.limit):
+    with tempfile.TemporaryDirectory() as folder:
+        if options.together > 1:
+            passed += ["--lock", str(Path(folder) / "lock")]
+        for row in run_groups(names, passed, options.limit, options.together):
             found.append(row)
             if options.out is not None:
                 targets = {job: asdict(target) for job, target in TARGETS.items()}
                 report = {"command": sys.argv, "rows": found, "targets": targets}
                 options.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            if options.markdown is not None:
+                options.markdown.write_text(markdown(found), encoding="utf-8")
     table = markdown(found)
     if options.against is not None:
         before = json.loads(options.against.read_text(encoding="utf-8"))["rows"]

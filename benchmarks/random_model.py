@@ -15,6 +15,7 @@ from mm.families.table import build_model, load_config
 from mm.hub import find_config
 from mm.model import VisionLanguageModel
 from mm.transforms.optimize import prepare
+from mm.transforms.towers import use_tower_kernels
 
 
 def random_model(
@@ -139,6 +140,7 @@ def random_pipeline(
     model = random_model(find_config(name).folder, device, dtype, layers=layers)
     if fast:
         prepare(model.decoder)
+        use_tower_kernels(model)
     processor: Any = RandomProcessor(model.decoder.vocab_size, tokens)
     return Pipeline(model, processor, name=name, graphs=fast, vae=vae)
 

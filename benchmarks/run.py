@@ -1,4 +1,4 @@
-"""Times of one model on this machine, as one table: python benchmarks/run.py [--model nano-vl2] [--repeat 5]
+"""Times of one model on this machine, as one table: python benchmarks/run.py [--model nano-vl2] [--quantization int8]
 
 Every row is the median of the repeats and, in brackets, the fastest and the slowest. What is measured: load (files to a
 ready pipeline), first piece (a new image and a question to the first token), next piece (another question about the
@@ -18,9 +18,11 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from mm import Pipeline
 from mm.chat import user_message
+from mm.config import Quantization
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
 from mm.images import open_image
+from mm.language.packing import KINDS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 RECEIPT, PAGE, CHART = EXAMPLES / "receipt.png", EXAMPLES / "page.png", EXAMPLES / "chart.png"
@@ -92,15 +94,27 @@ def decode_seconds(pipe: Pipeline, rows: int, repeat: int) -> list[float]:
     return [max(total - before, 0.0) / DECODED for total in seconds(lambda: run(1 + DECODED), repeat)]
 
 
-def measure(model: str, device: str, dtype: str, repeat: int, tokens: int) -> dict[str, list[float]]:
+def measure(
+    model: str,
+    device: str,
+    dtype: str,
+    repeat: int,
+    tokens: int,
+    quantization: Quantization | None = None,
+    compile: bool = False,
+) -> dict[str, list[float]]:
     """{what: seconds of each repeat}; an answer has at most so many tokens."""
-    pipe = Pipeline.from_pretrained(model, device=device, dtype=dtype)
+
+    def load() -> Pipeline:
+        return Pipeline.from_pretrained(model, device=device, dtype=dtype, quantization=quantization, compile=compile)
+
+    pipe = load()
     fresh = (ImageOps.expand(open_image(RECEIPT), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
     charts = (ImageOps.expand(open_image(CHART), 1, (255, 255, 255 - n)) for n in range(repeat + 1))
     receipts, pages = written(RECEIPT_TEXT, repeat + 1), written(PAGE_TEXT, repeat + 1)
     questions = (f"What is the price of item {n}?" for n in range(repeat + 1))
     return {
-        "load": seconds(lambda: Pipeline.from_pretrained(model, device=device, dtype=dtype), repeat),
+        "load": seconds(load, repeat),
         "first piece": seconds(lambda: pipe.chat(next(fresh), QUESTION, max_new_tokens=1), repeat),
         "next piece, same image": seconds(lambda: pipe.chat(RECEIPT, next(questions), max_new_tokens=1), repeat),
         "decode, 1 row, a token": decode_seconds(pipe, 1, repeat),
@@ -120,11 +134,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", default="nano-vl2")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--quantization", choices=KINDS)
+    parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=512, help="most tokens of an answer")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    times = measure(options.model, options.device, options.dtype, options.repeat, options.tokens)
+    times = measure(
+        options.model,
+        options.device,
+        options.dtype,
+        options.repeat,
+        options.tokens,
+        options.quantization,
+        options.compile,
+    )
     if options.json:
         print(json.dumps({"model": options.model, "threads": torch.get_num_threads(), "seconds": times}, indent=2))
         return

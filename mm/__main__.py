@@ -1,5 +1,5 @@
 """``python -m mm`` is the ``mm`` command."""
 
-from mm.cli.app import main
+from mm.cli.entry import main
 
 main()

@@ -7,6 +7,8 @@ defaults, and nothing downstream ever looks at raw JSON again.
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+Quantization = Literal["int8", "fp8", "int4"]  # what large weights are kept as: ``mm.language.packing``
+
 
 class Encoder(Protocol):
     """What any encoder's config says about the memory that a view takes."""
@@ -42,8 +44,9 @@ class VisionConfig:
         return self.image_size // self.patch_size
 
     def block_numbers(self, views: int) -> int:
-        """V views x P patches x (3 W + 2 M): a block's input, residual and norm, and its MLP before and after GELU."""
-        return views * self.grid**2 * (3 * self.width + 2 * self.mlp_width)
+        """V views x P patches x (2 W + 2 M): a block's input and its norm, and its MLP before and after GELU; or 6 W,
+        queries, keys, values and what attention gives."""
+        return views * self.grid**2 * (2 * self.width + max(2 * self.mlp_width, 4 * self.width))
 
 
 @dataclass(frozen=True, kw_only=True)

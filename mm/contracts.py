@@ -82,6 +82,10 @@ class Cache(Protocol):
         """Bytes one token of one row takes over all layers."""
         ...
 
+    def bytes_by_device(self) -> dict[torch.device, int]:
+        """The same on each device that has layers."""
+        ...
+
     def rows(self, start: int, stop: int) -> "Cache":
         """A view of rows start..stop-1 that shares memory with this cache."""
         ...
@@ -104,6 +108,13 @@ class Decoder(Protocol):
 
     vocab_size: int
     max_positions: int
+
+    @property
+    def joins_prompts(self) -> bool:
+        """Whether ``prompts`` runs without waiting for the host, and no prompt's numbers depend on the others but by
+        rounding: products are computed prompt by prompt, but for those of experts, each row of which is added up by
+        itself."""
+        ...
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D)."""
@@ -133,6 +144,34 @@ class Decoder(Protocol):
                 A plain int, so that a step has no shape that depends on data.
             key_mask: (B, visible) bool (or (B, T) without a cache); False hides a slot from every query of that row.
                 Causality (slot <= position) always holds.
+        """
+        ...
+
+    def prompts(
+        self,
+        embeds: Tensor,
+        *,
+        rows: Tensor,
+        starts: Tensor,
+        counts: Tensor,
+        cache: Cache,
+        visible: int | None = None,
+    ) -> Tensor:
+        """Stretches of several prompts at once, padded at their ends to one length: (B, T, D) -> (B, D) hidden states
+        after the final norm, of the last token of each.
+
+        Where a stretch stands and how long it is are tensors, so that prompts of any length up to T and any rows of the
+        cache are one shape. What stands behind a stretch is seen by none of its tokens (attention is causal) and goes
+        to the cache's last slot, which no request uses.
+
+        Args:
+            embeds: input embeddings; whatever stands behind a stretch is not looked at.
+            rows: (B,) int64, different rows of the cache.
+            starts: (B,) int64, first positions.
+            counts: (B,) int64, tokens of each stretch, from 1 to T.
+            cache: all of its rows; holds what stands before the stretches.
+            visible: number of leading cache slots that are read, more than any position of a stretch; None where the
+                stretches begin their prompts (``starts`` are 0).
         """
         ...
 
@@ -169,7 +208,12 @@ class MultimodalModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Where the weights are; of a model on several devices the first one."""
+        ...
+
+    @property
+    def placement(self) -> tuple[torch.device, ...] | None:
+        """Where each layer of the decoder is; None where all of the model is on one device."""
         ...
 
     @property

@@ -2,9 +2,11 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 import torch
+from torch import Tensor
 
 from mm.errors import OptionError
 
@@ -16,6 +18,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CU
 
 _precision = threading.Lock()  # torch's settings belong to the process
 _steady, _cudnn_before = 0, True  # threads inside steady_attention, and the setting before the first
+_exact: ContextVar[bool] = ContextVar("_exact", default=False)
 
 
 def resolve_device(name: str | torch.device = "auto") -> torch.device:
@@ -32,6 +35,8 @@ def resolve_device(name: str | torch.device = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise OptionError(f"device {str(name)!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.") from error
+    if isinstance(name, str) and str(device) != name:  # torch takes cuda:300 for cuda:44
+        raise OptionError(f"device {name!r} is unknown; use auto, cpu, cuda, cuda:1 or mps.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(
             f"device {str(name)!r} was asked for, but torch {torch.__version__} sees no GPU. Use --device auto or cpu, "
@@ -66,6 +71,11 @@ def resolve_dtype(name: str | torch.dtype, device: torch.device) -> torch.dtype:
     if known is None:
         raise OptionError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)} (or {', '.join(_SHORT)}).")
     return known
+
+
+def on_device(given: Tensor) -> AbstractContextManager[object]:
+    """The device of a CUDA tensor is the current one inside the block: Triton launches there, wherever tensors are."""
+    return torch.cuda.device(given.device) if given.is_cuda else nullcontext()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -114,3 +124,20 @@ def steady_attention(device: torch.device) -> Iterator[None]:
             _steady -= 1
             if _steady == 0:
                 torch.backends.cuda.enable_cudnn_sdp(_cudnn_before)
+
+
+@contextmanager
+def exact_inputs() -> Iterator[None]:
+    """No product inside the block, in this thread, rounds its inputs to a narrower type (``mm.language.packing``):
+    whether one does depends on its number of rows, and these may be of several answers, which must not depend on each
+    other."""
+    token = _exact.set(True)
+    try:
+        yield
+    finally:
+        _exact.reset(token)
+
+
+def inputs_are_exact() -> bool:
+    """Whether this thread is inside ``exact_inputs``."""
+    return _exact.get()

@@ -1,13 +1,14 @@
 """PNG files that say how they were drawn: written with text chunks, read back for `mm draw --again`."""
 
+import io
 import json
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm import __version__
-from mm.errors import ImageError, OptionError, ResourceError
+from mm.errors import ImageError, OptionError
+from mm.whole_file import check_writable, write_whole
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -34,6 +35,9 @@ class Recipe:
     best_of: int | None = None
     rerank: str | None = None
     grid: bool = False
+    speculation: str | None = None
+    speculation_window: int | None = None
+    quantization: str | None = None
 
     def chunks(self) -> dict[str, str]:
         """The text chunks of a PNG file: prompt, seed and model, and all else as JSON."""
@@ -100,10 +104,9 @@ def save(image: "PIL.Image.Image", path: Path, recipe: Recipe) -> None:
     info = PngInfo()
     for name, text in recipe.chunks().items():
         info.add_text(name, text)
-    try:
-        image.save(path, format="PNG", pnginfo=info)
-    except OSError as error:
-        raise ResourceError(f"cannot write {str(path)!r}: {error.strerror or error}. Name another file") from error
+    data = io.BytesIO()
+    image.save(data, format="PNG", pnginfo=info)
+    write_whole(path, data.getvalue())
 
 
 def check_target(path: Path) -> None:
@@ -113,30 +116,14 @@ def check_target(path: Path) -> None:
         OptionError: not a PNG file.
         ResourceError: its folder does not exist, or it cannot be written.
     """
+    if path.is_dir():
+        raise OptionError(f"cannot write {str(path)!r}: it is a folder. Name a .png file in it")
     if path.suffix.lower() != ".png":
         raise OptionError(
             f"cannot write {str(path)!r}: pictures are written as PNG, which keeps prompt and seed with them. Name a "
             ".png file"
         )
     check_writable(path)
-
-
-def check_writable(path: Path) -> None:
-    """Refuse a file that cannot be written. What is there stays as it is.
-
-    Raises:
-        ResourceError: its folder does not exist, or it cannot be written.
-    """
-    if not path.absolute().parent.is_dir():
-        raise ResourceError(f"cannot write {str(path)!r}: its folder does not exist. Name a folder that exists")
-    new = not path.exists()
-    try:
-        with open(path, "ab"):
-            pass
-        if new:
-            os.unlink(os.path.realpath(path))  # of a link, what it leads to
-    except OSError as error:
-        raise ResourceError(f"cannot write {str(path)!r}: {error.strerror}. Name another file") from error
 
 
 def free_name(path: Path) -> Path:

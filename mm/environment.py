@@ -15,7 +15,7 @@ from mm.hub import bundled_models
 PACKAGES = (
     "torch", "torchvision", "timm", "tokenizers", "safetensors", "huggingface_hub", "pillow", "numpy", "einops",
     "diffusers", "open-clip-torch", "gradio", "typer", "rich", "pyarrow", "pypdfium2", "pyyaml",
-    "peft", "accelerate", "matplotlib", "ray", "torchao", "transformers",
+    "peft", "accelerate", "matplotlib", "ray", "transformers",
 )  # fmt: skip
 
 # Variables that change what mm does and hold no secret. A token is reported as set or not set, never shown.

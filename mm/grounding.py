@@ -170,18 +170,21 @@ def _read_group(group: str) -> tuple[tuple[int, int, int, int] | None, str]:
     return (x1, y1, x2, y2), ""
 
 
-def draw_boxes(image: Image.Image, boxes: Sequence[Box], *, image_index: int | None = None) -> Image.Image:
+def draw_boxes(
+    image: Image.Image, boxes: Sequence[Box], *, image_index: int | None = None, font_size: int | None = None
+) -> Image.Image:
     """A copy of ``image`` in mode RGB with every valid box and its label drawn on it, one colour a label.
 
     Args:
         image: left as it is.
         boxes: those that are not valid are skipped.
         image_index: draw only the boxes of this image; None draws all of them.
+        font_size: of the labels in pixels of the image; None takes a 32nd of its shorter side, at least 11.
     """
     drawn = image.convert("RGB") if image.mode != "RGB" else image.copy()
     canvas = ImageDraw.Draw(drawn)
     line = max(1, round(min(drawn.size) / 160))
-    font = ImageFont.load_default(size=max(11, round(min(drawn.size) / 32)))
+    font = ImageFont.load_default(size=font_size or max(11, round(min(drawn.size) / 32)))
     colours: dict[str, tuple[int, int, int]] = {}
     chosen = [box for box in boxes if box.valid and image_index in (None, box.image_index)]
     for box in chosen:

@@ -28,7 +28,7 @@ PUBLISHED_ORGANISATION = "deepseek-ai"
 # The autoencoder that models which draw by flow were trained with; their own files do not hold it.
 AUTOENCODER = "stabilityai/sdxl-vae"
 AUTOENCODER_BYTES = 4 * 83_653_863  # of its weights, which are published in float32
-_AUTOENCODER_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
+AUTOENCODER_FILES = ["config.json", "diffusion_pytorch_model.safetensors"]
 
 _CONFIG_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 _FIRST = "nano-vl2"
@@ -125,21 +125,21 @@ def find_autoencoder(name: str | None, model_folder: Path | None) -> Path:
     if name is None and beside is not None and (beside / "config.json").is_file():
         name = str(beside)
     found = AUTOENCODER if name is None else name
-    files = " and ".join(_AUTOENCODER_FILES)
+    files = " and ".join(AUTOENCODER_FILES)
     places = f"a folder with {files}, such as a copy of {AUTOENCODER}, or a hub id, with --vae (vae= in Python)"
     folder = Path(found).expanduser()
     if not folder.is_dir():
         if not _HUB_ID.fullmatch(found):
             raise CheckpointNotFoundError(f"there is no folder {found!r} with an autoencoder. Name {places}")
         try:
-            folder = _download(found, None, _AUTOENCODER_FILES)
+            folder = _download(found, None, AUTOENCODER_FILES)
         except CheckpointNotFoundError as error:
             cause = str(error).partition(". ")[0]
             raise CheckpointNotFoundError(
                 f"this model draws through an autoencoder (335 MB, downloaded apart), which is not to be had: {cause}. "
                 f"Fetch {found} once with the network, or name {places}"
             ) from error
-    missing = [file for file in _AUTOENCODER_FILES if not (folder / file).is_file()]
+    missing = [file for file in AUTOENCODER_FILES if not (folder / file).is_file()]
     if missing:
         raise CheckpointNotFoundError(f"{str(folder)!r} has no {missing[0]}, so it is no autoencoder. Name {places}")
     return folder

@@ -117,14 +117,14 @@ def decode_data_uri(uri: str) -> bytes:
     """
     header, comma, payload = uri.partition(",")
     if not comma:
-        raise ImageError(f"the data URI {_shown(uri)} has no comma. Expected: data:image/png;base64,<data>")
+        raise ImageError(f"the data URI {shown(uri)} has no comma. Expected: data:image/png;base64,<data>")
     media_type, *options = header[len("data:") :].split(";")
     if media_type and not media_type.lower().startswith(("image/", "application/octet-stream")):
         raise ImageError(
-            f"the data URI holds {_shown(media_type)}, not an image. Expected: data:image/png;base64,<data>"
+            f"the data URI holds {shown(media_type)}, not an image. Expected: data:image/png;base64,<data>"
         )
     if "base64" not in (option.strip().lower() for option in options):
-        raise ImageError(f"the data URI {_shown(header)} is not base64. Expected: data:image/png;base64,<data>")
+        raise ImageError(f"the data URI {shown(header)} is not base64. Expected: data:image/png;base64,<data>")
     compact = "".join(payload.split()).translate(_URL_SAFE)
     compact += "=" * (-len(compact) % 4)
     try:
@@ -144,9 +144,9 @@ def refuse_url(text: str) -> None:
     if not separator or not scheme.isalnum():
         return
     if scheme.lower() == "file":
-        raise ImageError(f"{_shown(text)} is a file URL. Pass the path itself, without file://")
+        raise ImageError(f"{shown(text)} is a file URL. Pass the path itself, without file://")
     raise ImageError(
-        f"{_shown(text)} is a URL, and images are never downloaded here. Save the image first "
+        f"{shown(text)} is a URL, and images are never downloaded here. Save the image first "
         "(for example: curl -L -o image.png URL) and pass the path of the saved file"
     )
 
@@ -160,12 +160,12 @@ def _open_file(text: str, *, official: bool, max_pixels: int) -> Image.Image:
             path = path.expanduser()
         kind = path.stat().st_mode
         if stat.S_ISDIR(kind):
-            raise ImageError(f"{_shown(text)} is a folder. Pass one image file{_examples(path)}")
+            raise ImageError(f"{shown(text)} is a folder. Pass one image file{_examples(path)}")
         if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
-            raise ImageError(f"{_shown(text)} is a device, not a file. Pass one image file")
+            raise ImageError(f"{shown(text)} is a device, not a file. Pass one image file")
         with path.open("rb") as file:
             stream = file if file.seekable() else io.BytesIO(file.read())
-            return _decode(stream, _shown(text), official=official, max_pixels=max_pixels)
+            return _decode(stream, shown(text), official=official, max_pixels=max_pixels)
     except FileNotFoundError as error:
         raise ImageError(_missing(path)) from error
     except ImageError:
@@ -173,23 +173,23 @@ def _open_file(text: str, *, official: bool, max_pixels: int) -> Image.Image:
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no home folder for "~"
         reason = getattr(error, "strerror", None) or str(error)
         raise ImageError(
-            f"cannot read the image {_shown(text)}: {reason}. Check the path and its permissions"
+            f"cannot read the image {shown(text)}: {reason}. Check the path and its permissions"
         ) from error
 
 
 def _missing(path: Path) -> str:
     """The message for a path that leads to nothing, with similar names from the same folder."""
-    message = f"there is no image at {_shown(str(path))}"
+    message = f"there is no image at {shown(str(path))}"
     try:
         names = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:
-        return f"{message}: the folder {_shown(str(path.parent))} does not exist. Check the path"
+        return f"{message}: the folder {shown(str(path.parent))} does not exist. Check the path"
     by_lower = {name.lower(): name for name in names}
     similar = [by_lower[name] for name in difflib.get_close_matches(path.name.lower(), by_lower, n=3, cutoff=0.6)]
     similar += [name for name in names if Path(name).stem.lower() == path.stem.lower() and name not in similar]
     if similar:
         return f"{message}. Similar names there: {', '.join(similar[:3])}"
-    return f"{message}. Check the path (it is looked up from {_shown(str(Path.cwd()))})"
+    return f"{message}. Check the path (it is looked up from {shown(str(Path.cwd()))})"
 
 
 def _examples(folder: Path) -> str:
@@ -348,6 +348,6 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return Image.fromarray(scaled.astype(np.uint8))
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
     """A user's string for a message: quoted, and cut when it is long."""
     return repr(text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "...")

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 
 import torch
 
+from mm.config import Quantization
 from mm.contracts import Inputs
 from mm.generation.engine import Engine
 from mm.generation.handle import Handle
@@ -43,11 +44,19 @@ class Answering:
         folder: of the model, if it came from files; for messages.
         device: where the model is, for messages.
         dtype: of the model, likewise.
+        quantization: of its weights, likewise.
     """
 
-    def __init__(self, engine: Engine, folder: Path | None, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        folder: Path | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        quantization: Quantization | None = None,
+    ) -> None:
         self._engine = engine
-        self._folder, self._device, self._dtype = folder, device, dtype
+        self._folder, self._device, self._dtype, self._quantization = folder, device, dtype, quantization
 
     def stream(self, job: Job) -> TextStream:
         """The answer as it comes; nothing runs before it is read."""
@@ -113,7 +122,7 @@ class Answering:
 
     def _memory_message(self, jobs: list[Job]) -> str:
         """Why these jobs did not fit together, and what would."""
-        from mm.plan import Workload
+        from mm.planner import Workload
 
         largest = max(jobs, key=lambda job: job.inputs.num_tokens)
         spans = largest.inputs.spans
@@ -125,7 +134,7 @@ class Answering:
             batch=len(jobs),
             max_tiles=largest.settings.max_tiles,
         )
-        return run_message(self._folder, self._device, self._dtype, work)
+        return run_message(self._folder, self._device, self._dtype, work, self._quantization)
 
     def _reply(self, job: Job) -> Reply:
         """The whole answer of a job, once it has ended; raises what it failed with."""

@@ -60,8 +60,13 @@ class VisionLanguageModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.decoder.lm_head.weight.device
+        """Where the weights are; of a model on several devices the first one, where prompts come in and logits out."""
+        return self.decoder.model.embed_tokens.weight.device
+
+    @property
+    def placement(self) -> tuple[torch.device, ...] | None:
+        """Where each layer of the decoder is; None where all is on one device (``mm.transforms.split``)."""
+        return self.decoder.placement
 
     @property
     def dtype(self) -> torch.dtype:

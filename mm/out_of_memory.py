@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mm.config import Quantization
 from mm.devices import is_out_of_memory
 from mm.environment import device_memory
 from mm.errors import ResourceError
 from mm.generation.slots import CacheMemoryError
 
 if TYPE_CHECKING:
-    from mm.plan import Workload  # at run time only where something has failed: every run passes through this module
+    from mm.planner import Workload  # at run time only where something has failed: every run passes through this module
 
 GIB = 2**30
 
@@ -36,7 +37,13 @@ def explained(message: Callable[[], str]) -> Iterator[None]:
         raise ResourceError(message()) from None
 
 
-def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, work: "Workload") -> str:
+def run_message(
+    folder: Path | None,
+    device: torch.device,
+    dtype: torch.dtype,
+    work: "Workload",
+    quantization: Quantization | None = None,
+) -> str:
     """Why a run did not fit, and the largest change of options that would.
 
     Args:
@@ -44,6 +51,7 @@ def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, w
         device: where it ran.
         dtype: of the weights.
         work: what was run.
+        quantization: of the weights.
     """
     text = (
         f"out of memory on {device} while answering {work.batch} prompt{'s' * (work.batch > 1)} with {work.images} "
@@ -51,12 +59,12 @@ def run_message(folder: Path | None, device: torch.device, dtype: torch.dtype, w
     )
     if folder is None:
         return f"{text}. Use a smaller batch, max_tiles or max_new_tokens."
-    from mm.plan import Planner
+    from mm.planner import Planner
 
-    planner, free = Planner(folder), device_memory(str(device)).available
+    planner, free = Planner(folder, quantization), device_memory(str(device)).available
 
     def needed(work: "Workload") -> int:
-        peak = planner.peak(work, dtype)
+        peak = planner.peak(work, dtype, device.type)
         return peak.cache + peak.activations
 
     text += f": about {needed(work) / GIB:.1f} GiB beside the weights, {free / GIB:.1f} GiB are free."
@@ -83,16 +91,28 @@ def _halves(value: int, least: int) -> Iterator[int]:
         yield value
 
 
-def load_message(name: str, folder: Path, device: torch.device, dtype: torch.dtype) -> str:
+def load_message(
+    name: str, folder: Path, device: torch.device, dtype: torch.dtype, quantization: Quantization | None = None
+) -> str:
     """Why a model could not be loaded, and what would fit."""
-    from mm.plan import Planner
+    from mm.families.table import load_config
+    from mm.transforms.split import part_sizes
 
-    planner, free = Planner(folder), device_memory(str(device)).available
-    count = planner.parameters().total
+    config, free = load_config(folder), device_memory(str(device)).available
+    size = part_sizes(config, dtype, quantization).total
+    kind = "" if quantization is None else f" and {quantization}"
     text = (
-        f"out of memory while loading {name} on {device}: its weights take {count * dtype.itemsize / GIB:.1f} GiB in "
-        f"{str(dtype).removeprefix('torch.')}, {free / GIB:.1f} GiB are free."
+        f"out of memory while loading {name} on {device}: its weights take {size / GIB:.1f} GiB in "
+        f"{str(dtype).removeprefix('torch.')}{kind}, {free / GIB:.1f} GiB are free."
     )
-    if dtype.itemsize > 2 and count * 2 <= free:
-        return f"{text} What would fit: dtype='bfloat16' ({count * 2 / GIB:.1f} GiB)."
+    others: list[tuple[torch.dtype, Quantization | None]] = [(torch.bfloat16, quantization)] * (dtype.itemsize > 2)
+    if quantization is None:
+        others += [(torch.bfloat16, "int8")]
+    if quantization != "int4":
+        others += [(torch.bfloat16, "int4")]
+    for number, other in others:  # in the order of what they cost
+        smaller = part_sizes(config, number, other).total
+        if smaller <= free:
+            options = ["dtype='bfloat16'"] * (number != dtype) + [f"quantization={other!r}"] * (other != quantization)
+            return f"{text} What would fit: {', '.join(options)} ({smaller / GIB:.1f} GiB)."
     return f"{text} Free some memory, or use a smaller model: 'mm plan MODEL' says what each needs."

@@ -14,15 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mm.contracts import CancelToken
+from mm.contracts import CancelToken, ImageHead
 from mm.errors import ImageError, InputError, OptionError, PromptError
 from mm.generation.sampling import SamplingOptions
+from mm.generation.speculation import Speculation, check_speculates_on
 
 OutputType = Literal["pil", "np", "pt"]
 Rerank = Literal["self", "clip"]
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 MOST_PICTURES = 1024  # of one call: all of them are in memory at its end
+# Of one picture, encoded or decoded: seven times what any model was trained for. Attention over them takes time and
+# memory by their square (nano-janus on two cores: 4,096 take 4 and 7 seconds, 16,384 take 17 and 50).
+MOST_CODES = 64 * 64
 DEFAULT_STEPS = 30  # of a picture by flow, as JanusFlow was published with
 MOST_STEPS = 1000
 _MOST_SEED = 2**63 - 1
@@ -39,9 +43,10 @@ class DrawDefaults:
 
     guidance_scale: float = 5.0
     temperature: float = 1.0
+    top_p: float | None = None
 
     def __post_init__(self) -> None:
-        DrawOptions(guidance_scale=self.guidance_scale, temperature=self.temperature)
+        DrawOptions(guidance_scale=self.guidance_scale, temperature=self.temperature, top_p=self.top_p)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,7 @@ class DrawOptions:
         guidance_scale: how far from the unconditional prompt; 1 is none, 0 draws from the unconditional prompt alone.
         temperature: divides the logits; 0 takes the most likely code.
         top_k: sample from the k most likely codes; None or 0 takes all.
-        top_p: sample from the most likely codes that make up this probability; None takes all.
+        top_p: sample from the most likely codes that make up this probability; None or 1 takes all.
         num_inference_steps: of a picture by flow; None is as published.
         seed: of the first picture of each prompt; the others follow in steps of 1.
         generator: one of torch's, or one for each picture that is drawn, instead of a seed.
@@ -118,6 +123,8 @@ class DrawOptions:
         rerank: what judges them; None is "self" where ``best_of`` is given.
         output_type: form of the result.
         batch_size: most pictures in the engine at once; None is as many as it takes.
+        speculation: "jacobi": several codes in a step; None: one.
+        speculation_window: most codes of such a step; None is 16.
         cancel: asked before each step; ends the run once it says True.
 
     Raises:
@@ -137,6 +144,8 @@ class DrawOptions:
     output_type: OutputType = "pil"
     batch_size: int | None = None
     cancel: CancelToken | None = None
+    speculation: Speculation | None = None
+    speculation_window: int | None = None
 
     def __post_init__(self) -> None:
         _check_count("num_images_per_prompt", self.num_images, 1, MOST_PICTURES)
@@ -149,6 +158,7 @@ class DrawOptions:
         if self.temperature is None:
             raise OptionError("temperature is None; expected a number of 0 or more. 1 is as trained, 0 is greedy")
         _ = self.sampling  # raises what is wrong with it
+        check_speculates_on("pictures", self.speculation)
         if self.num_inference_steps is not None:
             _check_count("num_inference_steps", self.num_inference_steps, 1, MOST_STEPS)
         if self.best_of is not None:
@@ -183,8 +193,14 @@ class DrawOptions:
                 f"num_inference_steps is {self.num_inference_steps}, but {name} draws code after code and takes no "
                 "such steps. Leave it out"
             )
+        if flows and self.speculation is not None:
+            raise OptionError(
+                f"speculation is {self.speculation!r}, but {name} draws by flow, all of a picture in each step. Leave "
+                "it out"
+            )
         given = {"temperature": None if self.temperature == 1 else self.temperature, "top_k": self.top_k}
-        for option, value in {**given, "top_p": self.top_p}.items():
+        given["top_p"] = None if self.top_p == 1 else self.top_p
+        for option, value in given.items():
             if flows and value is not None:
                 raise OptionError(
                     f"{option} is {value}, but {name} draws by flow, which chooses nothing: only the noise that it "
@@ -205,7 +221,13 @@ class DrawOptions:
     def sampling(self) -> SamplingOptions:
         """How a code is chosen."""
         return SamplingOptions(
-            temperature=self.temperature, top_k=self.top_k, top_p=self.top_p, seed=self.seed, detect_loops=False
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+            detect_loops=False,
+            speculation=self.speculation,
+            speculation_window=self.speculation_window,
         )
 
     def generators(self, num_prompts: int) -> list[tuple[int | None, torch.Generator]]:
@@ -295,6 +317,26 @@ def check_size(width: int | None, height: int | None, *, trained: tuple[int, int
         )
 
 
+def check_num_codes(size: tuple[int, int], head: ImageHead) -> None:
+    """Refuse a picture of far more codes than a model was trained for.
+
+    Args:
+        size: pixels down and across.
+        head: of the model.
+
+    Raises:
+        ImageError: more than ``MOST_CODES``.
+    """
+    side = head.size[0] // head.grid[0]
+    count = (size[0] // side) * (size[1] // side)
+    if count > MOST_CODES:
+        raise ImageError(
+            f"a picture of {size[1]}x{size[0]} pixels has {count:,} codes of {side}x{side}, and at most {MOST_CODES:,} "
+            f"are made: time and memory grow with their square. Resize it to {head.size[1]}x{head.size[0]}, which the "
+            "model was trained for (mm tokens encode --resize), or cut a part out of it"
+        )
+
+
 def codes_tensor(codes: Any) -> Tensor:
     """Codes of one picture, row by row, in the forms that callers have -> (h, w) int64.
 
@@ -302,7 +344,7 @@ def codes_tensor(codes: Any) -> Tensor:
         codes: tensor, array or nested lists of whole numbers.
 
     Raises:
-        InputError: something else; which codes there are is for the model to say.
+        InputError: something else, or more than ``MOST_CODES``; which codes there are is for the model to say.
     """
     try:
         array = np.asarray(codes)
@@ -312,6 +354,11 @@ def codes_tensor(codes: Any) -> Tensor:
         raise InputError(
             f"codes are of shape {array.shape} and type {array.dtype}; expected a rectangle of whole numbers, such as "
             "24 rows of 24"
+        )
+    if array.size > MOST_CODES:
+        raise InputError(
+            f"{array.shape[0]:,} x {array.shape[1]:,} codes were given, and at most {MOST_CODES:,} are decoded at "
+            "once. Decode a part of them"
         )
     return torch.from_numpy(array.astype(np.int64))
 

@@ -2,16 +2,17 @@
 
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn, Unpack, overload
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 import numpy as np
 import torch
 from PIL import Image
 
 from mm.chat import task_message
+from mm.config import Quantization
 from mm.contracts import CancelToken, ImageHead, Inputs, MultimodalModel
 from mm.devices import resolve_device, resolve_dtype
 from mm.drawing import Drawer, DrawingProgress
@@ -20,8 +21,11 @@ from mm.errors import ConfigError, InputError, OptionError, TaskError
 from mm.generation.engine import DEFAULT_SLOTS, Engine
 from mm.generation.row import Row
 from mm.generation.sampling import SamplingOptions
+from mm.generation.speculation import Speculation
+from mm.generation.text import CPU_BULK_CHUNK
 from mm.generation.vae import Autoencoder
 from mm.generation.vq import to_bytes, to_pixels
+from mm.graphed import release_graphs
 from mm.hub import find_autoencoder
 from mm.images import ImageSource, open_image
 from mm.jobs import Answering, Job
@@ -35,6 +39,7 @@ from mm.pictures import (
     Rerank,
     as_negative_prompts,
     as_prompts,
+    check_num_codes,
     check_size,
     codes_tensor,
 )
@@ -51,8 +56,10 @@ from mm.request import (
     as_request,
     parse_options,
 )
+from mm.shards import weight_file_bytes
 from mm.sketches import CodeSketcher, FlowSketcher, Sketcher
-from mm.transforms.quantize import Quantization
+from mm.transforms.quantize import quantization_of
+from mm.transforms.split import weight_bytes
 from mm.view_cache import PromptEmbedder, ViewCache, kept_bytes
 from mm.weights import Progress
 
@@ -60,9 +67,6 @@ from mm.weights import Progress
 # (14.7 M parameters: 4.4 ms a token with one, 4.6 ms with two), and where another process uses the cores, waiting for
 # each other costs far more than the step (220 to 420 ms a token with two).
 SINGLE_THREAD_BYTES = 128 * 2**20
-# Prompt tokens that go through the decoder at once on a CPU where nobody waits for a single answer: attention within
-# one piece skips what is hidden (1,437 tokens of nano-vl2 on one core: 0.34 s in one piece, 0.41 s in pieces of 512).
-CPU_BULK_CHUNK = 2048
 # Conversations that `chat_batch` runs together.
 DEFAULT_BATCH_SIZE = 8
 # `chat_batch` looks at all its images before any work. Pixels beyond this many bytes are not kept until their turn: the
@@ -74,9 +78,15 @@ class Pipeline:
     """Answers questions about images.
 
     Every method that runs the model takes the options of ``ChatOptions`` as keywords: ``max_new_tokens, do_sample,
-    temperature, top_p, top_k, repetition_penalty, no_repeat_ngram_size, seed, stop, logprobs, detect_loops, system,
-    max_tiles, special_tokens, official_images, constrain_boxes, cancel``. Answers are greedy unless a temperature above
-    0, a top_p or a top_k is asked for. Everything that can be refused is refused before any work.
+    temperature, top_p, top_k, repetition_penalty, no_repeat_ngram_size, seed, stop, logprobs, detect_loops,
+    speculation, speculation_window, system, max_tiles, special_tokens, official_images, constrain_boxes, cancel``.
+    Answers are greedy unless a temperature above 0, a top_p or a top_k is asked for. Everything that can be refused is
+    refused before any work.
+
+    Threads may share a pipeline. On CUDA its thread records decode steps as graphs, a few milliseconds each, and torch
+    has one default random generator for each device: while a graph is recorded, ``torch.randn(..., device="cuda")`` and
+    its like raise a RuntimeError in other threads. Give them a ``torch.Generator`` of their own, or load with
+    ``optimize=False`` (``graphs=False`` here). Pictures and answers draw their random numbers on the CPU.
 
     Args:
         model: a built and loaded model.
@@ -85,10 +95,11 @@ class Pipeline:
         folder: where the model came from, if it came from files.
         context: most tokens of prompt and answer together; None takes the length that the model was trained for.
         max_running: most conversations that run together, whatever the batch size; the rest wait for a place.
-        needs_image: the model was trained with pictures only: a conversation without one gets a warning.
+        needs_image: the model was trained with pictures only: a conversation without one is refused.
         drawing_defaults: what it draws with where a call names nothing; None: as Janus was published.
         vae: of a model that draws by flow, where its autoencoder is; see ``from_pretrained``.
-        graphs: on CUDA, record decode steps as graphs and replay them; False launches each step anew.
+        graphs: on CUDA, record decode steps as graphs and replay them; False launches each step anew, as is done with a
+            model on several devices.
         bulk: only the last answer is waited for: prompts are taken in without regard to what runs, in longer pieces; on
             an accelerator images of several conversations are encoded together (``embed_many`` of the engine). A CPU
             encodes one image as fast as several.
@@ -130,8 +141,8 @@ class Pipeline:
         self.drawing_defaults = drawing_defaults or DrawDefaults()
         self.context = trained if context is None else context
         on_cpu = model.device.type == "cpu"
-        few = on_cpu and _weight_bytes(model.decoder) < SINGLE_THREAD_BYTES
-        self._embedder = PromptEmbedder(model, ViewCache(kept_bytes(_weight_bytes(model))))
+        few = on_cpu and weight_bytes(model.decoder) < SINGLE_THREAD_BYTES
+        self._embedder = PromptEmbedder(model, ViewCache(kept_bytes(weight_bytes(model))))
         self.engine = Engine(
             model.decoder,
             self._embedder,
@@ -141,13 +152,13 @@ class Pipeline:
             num_slots=max_running,
             decode_threads=1 if few else None,
             version=self._embedder.version,
-            release=self._embedder.views.clear,
+            release=self._release,
             chunk=CPU_BULK_CHUNK if bulk and on_cpu else None,
             embed_many=self._embedder.many if bulk and not on_cpu else None,
-            graphs=graphs,
+            graphs=graphs and model.placement is None,
         )
         self._preparing = Preparing(model, processor, name=name, context=self.context, needs_image=needs_image)
-        self._answering = Answering(self.engine, folder, model.device, model.dtype)
+        self._answering = Answering(self.engine, folder, model.device, model.dtype, quantization_of(model.decoder))
         self._lock = threading.Lock()
         self._vae = vae
         self._autoencoder: Autoencoder | None = None
@@ -178,6 +189,7 @@ class Pipeline:
         optimize: bool = True,
         quantization: Quantization | None = None,
         compile: bool = False,
+        device_map: Literal["auto"] | Mapping[str, str | int | torch.device] | None = None,
     ) -> "Pipeline":
         """Load a bundled model ("nano-vl2"), a folder in the published layout, or a hub id.
 
@@ -195,34 +207,52 @@ class Pipeline:
                 picture is asked for. None: the folder ``vae`` in the model's folder, else stabilityai/sdxl-vae.
             optimize: make products over the same input one, and on CUDA use kernels and graphs for decode steps. False
                 runs every module as it is written: slower, for comparison and for finding faults.
-            quantization: "int8" keeps the language model's large weights in one byte each, half of bfloat16; answers
-                change a little. None: as they are.
+            quantization: "int8" or "fp8" keeps the language model's large weights in one byte each, half of bfloat16,
+                "int4" in 4.5 bits; answers change, in this order more (docs/quantization.md). None: as they are.
             compile: compile the image encoder with torch.compile when the first picture is seen, which takes some
                 seconds and pays for many pictures on a GPU.
+            device_map: for a model that one GPU cannot hold: "auto" spreads its layers over the visible GPUs by their
+                free memory; or a device for each layer, ``{"layers.0": "cuda:0", ...}``, with "first" (encoder, token
+                embeddings, what draws) and "last" (final norm, head) where these are not to be with the first and the
+                last layer. The devices compute one after another, without graphs and kernels of our own.
 
         Raises:
             CheckpointError: no such model, or its files are not complete and right.
-            OptionError: an unknown device or dtype, or one that this machine lacks.
+            OptionError: an unknown device or dtype, or one that this machine lacks; a device map that does not fit the
+                model.
             ResourceError: it does not fit the memory.
         """
-        from mm.families.table import drawing_defaults, find_runnable, load_model, load_processor
-        from mm.transforms.compile import compile_encoder
-        from mm.transforms.optimize import prepare
+        from mm.families.table import drawing_defaults, find_runnable, load_processor
+        from mm.transforms.optimize import load_prepared, resolve_device_map
         from mm.transforms.quantize import check_quantization
+        from mm.transforms.split import check_device_map
 
-        check_quantization(quantization)
+        check_device_map(device_map, device)
         place = resolve_device(device)
+        check_quantization(quantization, place)
         checkpoint = find_runnable(str(name), revision)
+        places = None
+        if device_map is not None:
+            places = resolve_device_map(
+                device_map, checkpoint.folder, name=str(name), dtype=dtype, quantization=quantization
+            )
+            place = places.first
         number = resolve_dtype(dtype, place)
         if dtype == "auto" and place.type == "cpu" and _is_too_large(checkpoint.folder):
             number = torch.bfloat16
             warnings.warn(f"{name} does not fit the memory in float32, so it is loaded in bfloat16.", stacklevel=2)
         processor = load_processor(checkpoint.folder)
-        with explained(lambda: load_message(str(name), checkpoint.folder, place, number)):
-            model = load_model(checkpoint.folder, device=place, dtype=number, progress=progress)
-            prepare(model.decoder, optimize=optimize, quantization=quantization)
-            if compile:
-                compile_encoder(model.vision)
+        with explained(lambda: load_message(str(name), checkpoint.folder, place, number, quantization)):
+            model = load_prepared(
+                checkpoint.folder,
+                device=place,
+                dtype=number,
+                places=places,
+                optimize=optimize,
+                quantization=quantization,
+                compile=compile,
+                progress=progress,
+            )
         return cls(
             model,
             processor,
@@ -400,6 +430,8 @@ class Pipeline:
         width: int | None = None,
         batch_size: int | None = None,
         cancel: CancelToken | None = None,
+        speculation: Speculation | None = None,
+        speculation_window: int | None = None,
     ) -> Drawings:
         """Draw pictures. What a picture becomes depends on its prompt, settings and seed, not on others beside it.
 
@@ -411,7 +443,8 @@ class Pipeline:
             temperature: divides the logits; 0 takes the most likely code. None takes the model's own default: 1 as
                 published. This and the next two are for models that draw codes.
             top_k: sample from the k most likely codes.
-            top_p: sample from the most likely codes that make up this probability.
+            top_p: sample from the most likely codes that make up this probability, 1 from all. None takes the model's
+                own default: all as published.
             num_inference_steps: for models that draw by flow: steps of a picture, 30 as published.
             generator: a ``torch.Generator`` on the CPU for each picture that is drawn, in a list; one alone serves a
                 single picture, or gives each of several a seed.
@@ -427,6 +460,10 @@ class Pipeline:
             width: likewise.
             batch_size: most pictures drawn together; None: as many as the engine takes, and the memory.
             cancel: an object with ``is_set()``; once it says True the call returns what is whole.
+            speculation: "jacobi": several codes in one pass over the weights (``mm.generation.jacobi``). At temperature
+                0 the same pictures; else a seed draws another one than without, of the same distribution.
+            speculation_window: most codes of such a pass, 2 to 256; None is 16. A seed draws another picture with
+                another window.
 
         Raises:
             TaskError: the model cannot draw.
@@ -442,7 +479,7 @@ class Pipeline:
             guidance_scale=defaults.guidance_scale if guidance_scale is None else guidance_scale,
             temperature=defaults.temperature if temperature is None else temperature,
             top_k=top_k,
-            top_p=top_p,
+            top_p=defaults.top_p if top_p is None else top_p,
             num_inference_steps=num_inference_steps,
             seed=seed,
             generator=generator,
@@ -451,6 +488,8 @@ class Pipeline:
             output_type=output_type,
             batch_size=batch_size,
             cancel=cancel,
+            speculation=speculation,
+            speculation_window=speculation_window,
         )
         options.check_kind(self.name, flows=self.model.flow_head is not None)
         negative = as_negative_prompts(negative_prompt, len(prompts), options.guidance_scale)
@@ -479,10 +518,12 @@ class Pipeline:
 
         Raises:
             TaskError: the model cannot draw, so it has no codes.
-            ImageError: the picture cannot be opened, or its sides are no multiples of a code's.
+            ImageError: the picture cannot be opened, its sides are no multiples of a code's, or it has more than
+                ``mm.pictures.MOST_CODES`` codes.
         """
         head = self._image_head()
         picture = open_image(image)
+        check_num_codes((picture.height, picture.width), head)
         with explained(
             lambda: f"out of memory while encoding {picture.width}x{picture.height} pixels. Make it smaller."
         ):
@@ -495,7 +536,7 @@ class Pipeline:
 
         Raises:
             TaskError: the model cannot draw.
-            InputError: the codes are no rectangle of whole numbers, or out of range.
+            InputError: the codes are no rectangle of whole numbers, too many, or out of range.
         """
         head = self._image_head()
         grid = codes_tensor(codes)
@@ -547,6 +588,12 @@ class Pipeline:
         """
         return self._preparing.new_row(inputs, options, default_new=default_new, constrain_boxes=constrain_boxes)
 
+    def _release(self) -> None:
+        """Gives back what is kept to save time, when memory is short."""
+        self._embedder.views.clear()
+        if isinstance(self.model, torch.nn.Module):
+            release_graphs(self.model)
+
     def weights_changed(self) -> None:
         """Tell that the weights have changed through ``parameter.data``, as merging LoRA weights does, which torch does
         not count. Nothing that was computed before is used for later requests. After other changes (an optimizer's
@@ -561,12 +608,6 @@ def _naming(index: int) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(f"conversation {index}: {error}") from error
-
-
-def _weight_bytes(module: object) -> int:
-    """Bytes of a module's weights."""
-    assert isinstance(module, torch.nn.Module)
-    return sum(weight.nbytes for weight in module.parameters())
 
 
 def _needs_image(folder: Path) -> bool:
@@ -586,5 +627,4 @@ def _needs_image(folder: Path) -> bool:
 
 def _is_too_large(folder: Path) -> bool:
     """Whether the weights, stored in two bytes each, do not fit this machine's memory in four."""
-    size = sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
-    return 2 * size > host_memory().available
+    return 2 * weight_file_bytes(folder) > host_memory().available

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mm.contracts import Inputs, MultimodalModel
-from mm.errors import ContextOverflowError, OptionError, PromptError, TaskError
+from mm.errors import ContextOverflowError, InputError, OptionError, PromptError, TaskError
 from mm.generation.row import Row, TokenConstraint
 from mm.generation.sampling import SamplingOptions
 from mm.grounding import BOX_TOKENS
@@ -33,7 +33,7 @@ class Preparing:
         processor: of the same checkpoint.
         name: of the model, for messages.
         context: most tokens of prompt and answer together.
-        needs_image: the model was trained with pictures only: a conversation without one gets a warning.
+        needs_image: the model was trained with pictures only: a conversation without one is refused.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Preparing:
             official_images=settings.official_images,
         )
         if self._needs_image and not inputs.spans:
-            warnings.warn(
-                f"{self._name} was trained with pictures only: without one its answer means nothing. Give it an image.",
-                stacklevel=3,
+            raise InputError(
+                f"{self._name} was trained with pictures only: it answers questions about an image, and nothing "
+                "without one. Give it an image, or ask another model."
             )
         if self._is_base:
             warnings.warn(

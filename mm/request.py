@@ -9,6 +9,7 @@ from mm.chat import Message, SpecialTokens, TextPart, parse_messages, user_messa
 from mm.contracts import CancelToken, Inputs
 from mm.errors import OptionError, PromptError
 from mm.generation.sampling import SamplingOptions, as_stop_strings
+from mm.generation.speculation import Speculation, check_speculates_on
 from mm.images import ImageSource
 
 Images = ImageSource | Sequence[ImageSource] | None
@@ -29,6 +30,8 @@ class SampleOptions(TypedDict, total=False):
     stop: str | Sequence[str] | None
     logprobs: bool
     detect_loops: bool
+    speculation: Speculation | None
+    speculation_window: int | None
 
 
 class PromptOptions(TypedDict, total=False):
@@ -112,6 +115,7 @@ def parse_options(options: Mapping[str, Any]) -> Settings:
     given["stop"] = as_stop_strings(given.get("stop"))
     names = {item.name for item in fields(SamplingOptions)}
     sampling = SamplingOptions(**{name: given.pop(name) for name in list(given) if name in names})
+    check_speculates_on("texts", sampling.speculation)
     for name in ("official_images", "constrain_boxes"):
         if not isinstance(given.get(name, False), bool):
             raise OptionError(f"{name} is {given[name]!r}; expected True or False.")

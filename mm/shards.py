@@ -67,6 +67,11 @@ def _indexed_shards(index: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
+def weight_file_bytes(folder: Path) -> int:
+    """Bytes of the weight files that are in the folder, 0 when there are none."""
+    return sum(path.stat().st_size for pattern in ("*.safetensors", "*.bin") for path in folder.glob(pattern))
+
+
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Published names and shapes of all tensors in the weight files of a folder; no tensor is read.
 

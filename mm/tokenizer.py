@@ -261,8 +261,8 @@ class Tokenizer:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise PromptError(
-                f"the text holds the lone surrogate {text[error.start]!r} at position {error.start} and is not valid "
-                "Unicode. Read it with the right encoding, or clean it with .encode('utf-8', 'replace').decode()"
+                f"the text is not valid Unicode: at position {error.start} stands the lone surrogate "
+                f"{text[error.start]!r}, which a byte that is not UTF-8 becomes. Convert the text to UTF-8"
             ) from error
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids

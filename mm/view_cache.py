@@ -7,7 +7,7 @@ tiles beside a narrow picture, the only tile of a small picture (its global view
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -107,13 +107,16 @@ class PromptEmbedder:
         self._model = model
         self._changes = 0  # that torch does not count
         self._known: object = None
+        self._children: list[tuple[Mapping[str, nn.Module | None], tuple[nn.Module | None, ...]]] = []
+        self._parameters: list[Mapping[str, nn.Parameter | None]] = []
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """(T, D) embeddings of a prompt or a piece of one, images in place."""
-        version = self.version()
-        if version != self._known:
-            self.views.clear()
-            self._known = version
+        if len(inputs.pixels):
+            version = self.version()
+            if version != self._known:
+                self.views.clear()
+                self._known = version
         return self._model.embed_inputs([inputs], self.views)[0]
 
     def many(self, inputs: list[Inputs]) -> list[Tensor]:
@@ -124,9 +127,19 @@ class PromptEmbedder:
     def version(self) -> object:
         """Differs after a change of the weights: where each parameter is, and torch's count of changes in place. Writes
         through ``parameter.data`` are not counted by torch; ``weights_changed`` tells of them."""
-        assert isinstance(self._model, nn.Module)
+        # Every request asks, and to walk through all modules takes a millisecond.
+        if not self._children or not all(tuple(held.values()) == children for held, children in self._children):
+            assert isinstance(self._model, nn.Module)
+            modules = list(self._model.modules())
+            self._children = [(module._modules, tuple(module._modules.values())) for module in modules]
+            self._parameters = [module._parameters for module in modules if module._parameters]
         # Parameters that were made in inference mode have no count.
-        counts = [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in self._model.parameters()]
+        counts = [
+            (p.data_ptr(), 0 if p.is_inference() else p._version)
+            for held in self._parameters
+            for p in held.values()
+            if p is not None
+        ]
         return self._changes, hash(tuple(counts))
 
     def weights_changed(self) -> None:

@@ -31,6 +31,9 @@ WEIGHT_TYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 # Told how far something is: what is done, and all there is to do.
 Progress = Callable[[int, int], None]
 
+# Where the parameter or buffer of this name goes.
+Placement = Callable[[str], torch.device]
+
 
 @dataclass(frozen=True)
 class Rename:
@@ -159,7 +162,7 @@ def load_weights(
     folder: Path,
     key_map: KeyMap,
     *,
-    device: torch.device,
+    device: torch.device | Placement,
     dtype: torch.dtype,
     scale_block: tuple[int, int] | None = None,
     progress: Progress | None = None,
@@ -170,7 +173,7 @@ def load_weights(
         model: its parameters are replaced by loaded ones on ``device`` in ``dtype``.
         folder: a checkpoint folder in the published layout.
         key_map: of the model's family.
-        device: where the parameters go; host memory holds about one tensor at a time.
+        device: where the parameters go, all or each; host memory holds about one tensor at a time.
         dtype: every tensor is cast to it, but for ``FLOAT32_NAMES``, which are float32.
         scale_block: rows and columns of a weight that share a scale, where config.json says that weights are in FP8.
         progress: called after each tensor with the numbers that are loaded and how many there are.
@@ -178,6 +181,7 @@ def load_weights(
     Raises:
         WeightsError: missing, unexpected, misshapen, quantised or non-finite tensors; an unreadable or unsafe file.
     """
+    place = (lambda name: device) if isinstance(device, torch.device) else device
     with ExitStack() as stack:
         readers = _open(folder, stack, scale_block)
         _check(key_map.published_shapes(model), readers, key_map, folder)
@@ -199,15 +203,15 @@ def load_weights(
                         f"{', '.join(str(kind).removeprefix('torch.') for kind in WEIGHT_TYPES)}. Quantised numbers "
                         "mean nothing without their scales: use the checkpoint that is not quantised."
                     )
-                kind = torch.float32 if name.endswith(FLOAT32_NAMES) else dtype
-                tensor = tensor.to(device=device, dtype=kind)
-                if not bool(torch.isfinite(tensor).all()):
+                apart = name.endswith(FLOAT32_NAMES)  # a copy: what stays in the mapped file keeps all of it mapped
+                tensor = tensor.to(device=place(target), dtype=torch.float32 if apart else dtype, copy=apart)
+                if not tensor.is_meta and not bool(torch.isfinite(tensor).all()):
                     broken.append(name)
                 if index is None:
                     filled[target] = tensor.contiguous()
                 else:
                     if target not in filled:
-                        filled[target] = torch.empty(parameters[target].shape, device=device, dtype=dtype)
+                        filled[target] = torch.empty(parameters[target].shape, device=place(target), dtype=dtype)
                     filled[target][index] = tensor
                 if progress is not None:
                     progress(loaded, sum(sizes))
@@ -223,7 +227,7 @@ def load_weights(
     for name in left:  # buffers are in no checkpoint: counters and tables, which start empty
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        module.register_buffer(leaf, torch.zeros_like(module.get_buffer(leaf), device=device), persistent=False)
+        module.register_buffer(leaf, torch.zeros_like(module.get_buffer(leaf), device=place(name)), persistent=False)
 
 
 def _open(folder: Path, stack: ExitStack, scale_block: tuple[int, int] | None) -> list[Shard]:
@@ -284,7 +288,14 @@ def save_weights(
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written; what was written is removed.
+        WeightsError: the model holds numbers that are no published tensors, as quantised weights are.
     """
+    others = sorted(model.state_dict().keys() - dict(model.named_parameters()).keys())
+    if others:
+        raise WeightsError(
+            f"{some(others)} cannot be written in the published layout: codes and scales of quantised weights. What "
+            "was rounded is lost: load the model without quantization and save that."
+        )
     with ExitStack() as stack:
         tensors = _tensors_to_save(model, key_map, dtype)
         if source is not None:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_flow import write_tiny_flow
-from tests.tiny_janus import write_tiny_janus
+from tests.tiny_janus import write_tiny_flow, write_tiny_janus
 
 TESTS = Path(__file__).parent
 GOLDEN = TESTS / "golden"

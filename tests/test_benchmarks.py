@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import alternatives, gpu
 from benchmarks.random_model import random_pipeline
 from benchmarks.run import PAGE_TEXT, RECEIPT_TEXT
 
@@ -71,7 +71,7 @@ def test_random_weights_answer_the_same_with_and_without_what_makes_them_fast(go
 
 
 def test_a_row_that_fails_says_so_and_the_table_marks_what_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = gpu.Rows(argparse.Namespace(device="cpu", profile=False, repeat=1))
+    rows = gpu.Rows(argparse.Namespace(device="cpu", profile=False, repeat=1, brief=False, lock=None))
 
     def fail() -> dict[str, float]:
         raise RuntimeError("no such kernel")
@@ -79,11 +79,51 @@ def test_a_row_that_fails_says_so_and_the_table_marks_what_is_missed(capsys: pyt
     rows.row("VQ decode, 1 image", fail)
     rows.row("VL2-Tiny decode, 1 row", lambda: {"value": 2100.0})
     rows.row("VL2-Tiny prefill, 1 x 1,536", lambda: {"value": 9.0})
+    rows.row("them: VL2-Tiny prefill, 1 x 1,536", lambda: {"value": 18.0})
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ROW ")]
     table = gpu.markdown([json.loads(line[4:]) for line in lines])
     assert "- VQ decode, 1 image: {'error': 'RuntimeError: no such kernel'" in table
-    assert "| VL2-Tiny decode, 1 row | 2100 tok/s | 3712 | 57% | 1500 | 2000 | 764 | 2.7 x | goal |" in table
+    assert "| VL2-Tiny decode, 1 row | 2100 tok/s | 3712 | 57% | 1500 | 2000 | 764 (earlier) | 2.7 x | goal |" in table
     found = [json.loads(line[4:]) for line in lines]
     before = [{"job": row["job"], "value": 8.0} for row in found]
     assert gpu.losses(found, before) == ["- worse than before by 12%: VL2-Tiny prefill, 1 x 1,536, 8 -> 9 ms"]
-    assert "| VL2-Tiny prefill, 1 x 1,536 | 9 ms | 1.7 | 19% | 8 | 5 | 23 | 2.6 x | missed |" in table
+    assert "| VL2-Tiny prefill, 1 x 1,536 | 9 ms | 1.7 | 19% | 8 | 5 | 18 (them) | 2.0 x | missed |" in table
+
+
+def test_what_a_user_would_run_instead_is_measured_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("STEPS", 2), ("OFFICIAL_STEPS", 2), ("CODES", 8)):
+        monkeypatch.setattr(alternatives, name, value)
+    monkeypatch.setattr(torch, "compile", lambda model, mode=None: model)  # that takes a minute
+    rows = gpu.Rows(argparse.Namespace(device="cpu", profile=False, repeat=1, brief=True, lock=None))
+    sizes = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    sizes |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    latents = {"kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    alternatives.language(rows, "A", "DeepseekV2", {**alternatives.SMALL, **sizes, **experts, **latents}, context=6)
+    layers = {"mlp_layer_types": ["dense", "sparse"]}
+    alternatives.language(rows, "B", "DeepseekOcr2Text", {**alternatives.TINY, **sizes, **experts, **layers}, context=6)
+    alternatives.drawing(rows, "C", {**alternatives.JANUS_1B, **sizes}, prompt=4)
+    tower = {"embed_dim": 32, "depth": 1, "num_heads": 2, "num_classes": 0}
+    alternatives.towers(
+        rows,
+        siglip={**tower, "img_size": 28, "patch_size": 14, "class_token": False, "global_pool": ""},
+        sam={**tower, "img_size": 32, "use_rel_pos": True, "window_size": 0, "global_attn_indexes": (0,)},
+    )
+    alternatives.painter(rows, widths=(32,), latent=8)
+    found = [json.loads(line[4:]) for line in capsys.readouterr().out.splitlines() if line.startswith("ROW ")]
+    assert [row for row in found if "error" in row] == []
+    assert len(found) == 2 * 6 + 4 + 8 + 4 and all(row["value"] > 0 for row in found)
+
+
+def test_the_gpu_round_names_a_part_that_it_does_not_know(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        ["bash", str(HARNESS.with_name("gpu_round.sh")), str(tmp_path / "out"), "times", "time"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert ran.stderr == "error: no part is called time\n"
+    assert not list((tmp_path / "out").glob("*.log"))  # nothing was begun

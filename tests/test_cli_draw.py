@@ -2,6 +2,8 @@
 
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from mm import Pipeline
 from mm.drawn_file import Recipe, check_target
+from mm.errors import ResourceError
 from mm.pipeline import Pipeline as PipelineClass
+from mm.whole_file import write_whole
 from tests.test_cli import FORM, fails, invoke
 
 PROMPT = "two red circles, ein blauer Stern ★"
@@ -56,7 +60,22 @@ def test_again_repeats_a_file_and_options_change_it(janus: str) -> None:
     np.testing.assert_array_equal(pixels("again.png"), pixels("star.png"))
     assert invoke("draw", "--again", "star.png", "-o", "other.png", "--seed", "1", "--temperature", "1.0").status == 0
     other = Recipe.read(Path("other.png"))
+    assert other.top_p == 0.9
     assert (other.seed, other.temperature, other.top_k) == (1, 1.0, 20)
+
+
+def test_a_file_that_names_no_top_p_was_drawn_from_all_codes(janus: str) -> None:
+    """As files of models without a default of their own are, whatever default the model has now."""
+    shutil.copytree(janus, "own")
+    assert invoke("draw", PROMPT, "-o", "all.png", "-m", "./own", "--seed", "3").status == 0
+    assert Recipe.read(Path("all.png")).top_p is None
+    settings = {"drawing": {"temperature": 1.0, "top_p": 0.2}}
+    Path("own/generation_config.json").write_text(json.dumps(settings))
+    assert invoke("draw", PROMPT, "-o", "few.png", "-m", "./own", "--seed", "3").status == 0
+    assert Recipe.read(Path("few.png")).top_p == 0.2
+    assert invoke("draw", "--again", "all.png", "-o", "again.png").status == 0
+    np.testing.assert_array_equal(pixels("again.png"), pixels("all.png"))
+    assert (pixels("few.png") != pixels("all.png")).any()
 
 
 def test_several_pictures_are_numbered_and_each_is_drawn_again_alone(janus: str) -> None:
@@ -93,17 +112,19 @@ def test_without_a_name_nothing_is_overwritten(janus: str) -> None:
     [
         (["draw"], 1, ["the prompt is empty. Write what to draw"]),
         (["draw", "  "], 1, ["the prompt is empty"]),
-        (["draw", "a", "-n", "0"], 2, ["num_images_per_prompt is 0"]),
-        (["draw", "a", "-n", "10000"], 2, ["num_images_per_prompt is 10,000; expected a whole number from 1 to 1,024"]),
-        (["draw", "a", "--guidance-scale", "-1"], 2, ["guidance_scale is -1.0; expected a number of 0 or more"]),
-        (["draw", "a", "--temperature", "-1"], 2, ["temperature is -1.0"]),
-        (["draw", "a", "--top-p", "1.5"], 2, ["top_p is 1.5; expected a number above 0 and at most 1"]),
-        (["draw", "a", "--best-of", "2", "-n", "3"], 2, ["best_of is 2"]),
-        (["draw", "a", "--rerank", "luck"], 2, ["rerank is 'luck'; expected one of self, clip"]),
-        (["draw", "a", "--negative-prompt", "b", "--guidance-scale", "1"], 2, ["negative_prompt needs guidance"]),
+        (["draw", "a", "-n", "0"], 2, ["--number is 0"]),
+        (["draw", "a", "-n", "10000"], 2, ["--number is 10,000; expected a whole number from 1 to 1,024"]),
+        (["draw", "a", "--guidance-scale", "-1"], 2, ["--guidance-scale is -1.0; expected a number of 0 or more"]),
+        (["draw", "a", "--temperature", "-1"], 2, ["--temperature is -1.0"]),
+        (["draw", "a", "--top-p", "1.5"], 2, ["--top-p is 1.5; expected a number above 0 and at most 1"]),
+        (["draw", "a", "--best-of", "2", "-n", "3"], 2, ["--best-of is 2"]),
+        (["draw", "a", "--rerank", "luck"], 2, ["--rerank is 'luck'; expected one of self, clip"]),
+        (["draw", "a", "--negative-prompt", "b", "--guidance-scale", "1"], 2, ["--negative-prompt needs guidance"]),
         (["draw", "a", "-o", "star.jpg"], 2, ["pictures are written as PNG"]),
+        (["draw", "a", "--steps", "4"], 2, ["--steps is 4, but nano-janus draws code after code"]),
+        (["draw", "a", "-o", ""], 2, ["cannot write '.': it is a folder. Name a .png file in it"]),
         (["draw", "a", "-o", "none/star.png"], 1, ["cannot write 'none/star.png': its folder does not exist"]),
-        (["draw", "a", "-o", "folder.png"], 1, ["cannot write 'folder.png'"]),
+        (["draw", "a", "-o", "folder.png"], 2, ["cannot write 'folder.png': it is a folder"]),
         (["draw", "a", "--again", "a.png"], 2, ["got a prompt and --again"]),
         (["draw", "--again", "none.png"], 1, ["there is no file 'none.png'"]),
         (["draw", "--again", FORM], 1, ["does not say how it was drawn: it has no 'prompt'"]),
@@ -130,7 +151,7 @@ def test_another_size_is_named_and_refused(janus: str) -> None:
     fails(result, "a picture of 512x512 pixels was asked for", "trained for 64x64 alone", status=2)
     for wrong in ("big", "²x²"):
         result = invoke("draw", "a", "-m", janus, "--size", wrong)
-        assert result.status == 2 and f"'{wrong}' is not a size" in result.err
+        assert result.status == 2 and f"Invalid value for --size: '{wrong}' is not a size" in result.err
 
 
 def test_without_the_bundled_model_those_that_draw_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -245,6 +266,32 @@ def test_codes_that_are_none(janus: str, text: str, part: str) -> None:
     Path("codes.json").write_text(text)
     fails(invoke("tokens", "decode", "codes.json", "-o", "a.png", "-m", janus), part)
     assert not Path("a.png").exists()
+
+
+def test_a_photo_of_too_many_codes_is_told_at_once(janus: str) -> None:
+    Image.new("RGB", (4000, 3008)).save("photo.png")
+    said = ["a picture of 4000x3008 pixels has 47,000 codes of 16x16, and at most 4,096 are made", "encode --resize"]
+    fails(invoke("tokens", "encode", "photo.png", "-m", janus), *said)
+    assert invoke("tokens", "encode", "photo.png", "--resize", "-m", janus).status == 0
+    Path("codes.json").write_text(json.dumps({"codes": [[0] * 65] * 64}))
+    said = ["64 x 65 codes were given, and at most 4,096 are decoded at once"]
+    fails(invoke("tokens", "decode", "codes.json", "-o", "a.png", "-m", janus), *said)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_what_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ResourceError, match="cannot write '/dev/full': No space left on device. Name another file"):
+        write_whole(Path("/dev/full"), b"x" * 100_000)
+    with pytest.raises(ResourceError, match="cannot write .*a.png': File name too long"):
+        write_whole(tmp_path / ("a" * 300 + "a.png"), b"x")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))
+    try:
+        with pytest.raises(ResourceError, match="cannot write .*star.png': File too large"):
+            write_whole(tmp_path / "star.png", b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert os.listdir(tmp_path) == []
 
 
 def test_codes_do_not_replace_their_picture(janus: str) -> None:

@@ -1,6 +1,7 @@
 """How long `mm chat` takes to its first piece of text, and what it does not import on the way."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from mm.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -58,3 +62,28 @@ def test_chat_imports_only_what_it_needs(model: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "imported:"
+
+
+def test_ctrl_c_during_the_first_imports_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(10)\n", encoding="utf-8"
+    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-c", "import sys; from mm.cli.entry import main; print(*sys.modules); main()"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "Stopped.\n")
+    assert not {"typer", "rich", "torch", "json", "mm.errors"} & set(done.stdout.split())  # what takes its time
+    done = subprocess.run([sys.executable, "-m", "mm"], env=environment, cwd=tmp_path, capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, b"Stopped.\n")
+
+
+def test_ctrl_c_in_a_command_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mm.environment.read_environment", lambda: signal.raise_signal(signal.SIGINT))
+    result = CliRunner().invoke(app, ["env"], prog_name="mm")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Stopped.\n")
+
+
+def test_ctrl_c_while_the_command_line_is_parsed_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.core.TyperGroup.parse_args", lambda *_: signal.raise_signal(signal.SIGINT))
+    result = CliRunner().invoke(app, ["env"], prog_name="mm")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Stopped.\n")

@@ -332,7 +332,7 @@ def test_mistakes_are_told_before_any_work(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(without.parent))
     monkeypatch.setattr(PipelineClass, "from_pretrained", None)  # would fail if it came to that
     for words, status, part in (
-        (["draw", "a", "-m", flow, "--steps", "0"], 2, "num_inference_steps is 0; expected a whole number"),
+        (["draw", "a", "-m", flow, "--steps", "0"], 2, "--steps is 0; expected a whole number"),
         (["draw", "a", "-m", flow, "--temperature", "0.5"], 2, "draws by flow, which chooses nothing"),
         (["draw", "a", "-m", flow, "--vae", "none"], 1, "there is no folder 'none' with an autoencoder"),
         (["draw", "a", "-m", flow, "--vae", flow], 1, "has no diffusion_pytorch_model.safetensors, so it is no autoen"),

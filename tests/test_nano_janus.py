@@ -46,7 +46,7 @@ def test_a_picture_without_naming_a_model(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     assert invoke("draw", PROMPT, "-o", "star.png", "--seed", "1").status == 0
     recipe = Recipe.read(Path("star.png"))
-    assert (recipe.model, recipe.guidance_scale, recipe.temperature) == ("nano-janus", 2.0, 1.0)
+    assert (recipe.model, recipe.guidance_scale, recipe.temperature, recipe.top_p) == ("nano-janus", 2.0, 1.0, None)
     assert invoke("draw", "--again", "star.png", "-o", "again.png").status == 0
     with Image.open("star.png") as one, Image.open("again.png") as other:
         assert one.size == (128, 128) and np.array_equal(np.asarray(one), np.asarray(other))
@@ -68,10 +68,14 @@ def test_it_sees_what_pictures_show(pipe: Pipeline) -> None:
 
 
 def test_the_defaults_of_a_model_are_used_where_nothing_is_named(pipe: Pipeline) -> None:
-    assert pipe.drawing_defaults == DrawDefaults(guidance_scale=2.0, temperature=1.0)
+    assert pipe.drawing_defaults == DrawDefaults(guidance_scale=2.0, temperature=1.0, top_p=None)
     usual, named, other = (
         pipe.generate_images(PROMPT, seed=3, **options).pictures[0].codes
-        for options in ({}, {"guidance_scale": 2.0, "temperature": 1.0}, {"guidance_scale": 5.0})
+        for options in (
+            {},
+            {"guidance_scale": 2.0, "temperature": 1.0, "top_p": 1.0},
+            {"guidance_scale": 5.0},
+        )
     )
     assert usual == named != other
     assert Pipeline(pipe.model, pipe.processor).drawing_defaults == DrawDefaults(guidance_scale=5.0, temperature=1.0)
@@ -80,10 +84,11 @@ def test_the_defaults_of_a_model_are_used_where_nothing_is_named(pipe: Pipeline)
 @pytest.mark.parametrize(
     ("drawing", "message"),
     [
-        ([1], r"drawing \[1\]; expected an object of numbers, of guidance_scale and temperature"),
+        ([1], r"drawing \[1\]; expected an object of numbers, of guidance_scale, temperature, top_p"),
         ({"guidance": 2}, r"drawing \{'guidance': 2\}; expected an object of numbers"),
         ({"temperature": "1"}, r"drawing \{'temperature': '1'\}; expected an object of numbers"),
         ({"guidance_scale": True}, "expected an object of numbers"),
+        ({"top_p": 1.5}, "generation_config.json: top_p is 1.5; expected a number above 0 and at most 1"),
         ({"guidance_scale": -1}, "generation_config.json: guidance_scale is -1; expected a number of 0 or more"),
     ],
 )

@@ -235,7 +235,7 @@ def test_the_command_line(folder: Callable[..., Path], tmp_path: Path, monkeypat
         (["complete", "a", "--gap", ""], 1, "--gap '' stands 0 times in the text"),
         (["complete", "--file", "/nowhere/x"], 1, "cannot read '/nowhere/x': No such file"),
         (["complete", " "], 1, "the text is empty. Write what the model is to continue"),
-        (["complete", "x", "--top-p", "7"], 2, "top_p"),
+        (["complete", "x", "--top-p", "7"], 2, "--top-p"),
         (["plan", "deepseek-ai/DeepSeek-V3", "--images", "2"], 1, "reads text only and takes no image"),
     ],
 )

@@ -1,9 +1,11 @@
 """Equal views are encoded once, and nothing but speed depends on it."""
 
-import torch
-from torch import Tensor
+from typing import Any
 
-from mm.view_cache import DEFAULT_MAX_BYTES, ViewCache, kept_bytes
+import torch
+from torch import Tensor, nn
+
+from mm.view_cache import DEFAULT_MAX_BYTES, PromptEmbedder, ViewCache, kept_bytes
 
 
 class Encoder:
@@ -69,3 +71,32 @@ def test_a_cache_that_is_cleared_knows_nothing() -> None:
 def test_views_beside_small_weights_take_a_quarter_of_them() -> None:
     assert kept_bytes(1000) == 250
     assert kept_bytes(2**40) == DEFAULT_MAX_BYTES
+
+
+def test_every_change_of_the_weights_is_a_new_version_and_nothing_else_is() -> None:
+    model: Any = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU()))
+    embedder, first, seen = PromptEmbedder(model, ViewCache()), model[0], set()
+
+    def is_new() -> bool:
+        versions = {embedder.version() for _ in range(3)}
+        new = not versions & seen
+        seen.update(versions)
+        assert len(versions) == 1
+        return new
+
+    assert is_new() and not is_new()
+    kept = [first.weight, first, model[1]]  # so that none of them comes to stand where another one was
+    with torch.no_grad():
+        first.weight.add_(1)  # in place
+    assert is_new()
+    first.weight = nn.Parameter(torch.ones(2, 2))  # another parameter
+    assert is_new()
+    model[1][0] = nn.Sequential(model[1][0], nn.Linear(2, 2))  # such as an adapter around a layer
+    assert is_new()
+    kept.append(model[1][0][1])
+    model[1][0][1] = nn.Linear(2, 2)
+    assert is_new() and len(kept) == 4
+    model.append(nn.Linear(2, 2))
+    assert is_new()
+    embedder.weights_changed()
+    assert is_new() and not is_new()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from mm.errors import ResourceError, WeightsError
 from mm.families.deepseek_vl2 import KEY_MAP
 from mm.families.table import build_model, load_config, load_model, save_pretrained
+from mm.hub import find_config
 from mm.shards import find_shards
 from mm.weights import load_weights
 
@@ -224,3 +225,12 @@ def test_loading_touches_no_other_device(folder: Path) -> None:
     assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
     assert {buffer.device.type for buffer in model.buffers()} == {"cpu"}
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").is_file(), reason="Linux tells what a process has mapped")
+def test_files_of_another_type_do_not_stay_mapped() -> None:
+    """The routers' correction is float32 in the files as in memory: what is not copied would hold all of them."""
+    folder = find_config("nano-vl2").folder
+    model = load_model(folder, device="cpu", dtype="float32")
+    assert any(name.endswith("e_score_correction_bias") for name, _ in model.named_parameters())
+    assert str(folder) not in Path("/proc/self/maps").read_text()

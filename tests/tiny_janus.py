@@ -1,18 +1,20 @@
-"""A tiny random Janus in the published layout: pictures of 64 pixels, 4 x 4 codes."""
+"""Tiny random models that draw, in the published layout: pictures of 64 pixels, 4 x 4 codes or patches."""
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mm.families.table import build_model, load_config, save_pretrained
 
 SIDE, HIDDEN, WIDTH, CODES = 64, 32, 24, 64
+CHANNELS = 16  # of the flow's encoder and decoder
 
 
 def write_tiny_janus(published: Path, root: Path) -> Path:
-    """The folder, written by ``save_pretrained``.
+    """A Janus: the folder, written by ``save_pretrained``.
 
     Args:
         published: a recorded checkpoint, for its tokenizer and the form of its configs.
@@ -30,6 +32,30 @@ def write_tiny_janus(published: Path, root: Path) -> Path:
     params["gen_vision_config"].update(
         image_token_size=CODES, encoder_ch_mult=[1, 1, 1, 1, 2], decoder_ch_mult=[1, 1, 1, 1, 2]
     )
+    return _write(source, config, root / "saved")
+
+
+def write_tiny_flow(case: Path, root: Path) -> Path:
+    """A JanusFlow with its autoencoder, likewise.
+
+    Args:
+        case: a recorded case, for its tokenizer, the form of its configs and its autoencoder.
+        root: an empty folder.
+    """
+    source = root / "source"
+    shutil.copytree(case / "checkpoint", source, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(case / "vae", source / "vae")
+    config = json.loads((source / "config.json").read_text())
+    config["vision_und_enc_config"]["params"].update(width=WIDTH, layers=2, heads=3, image_size=SIDE)
+    config["vision_gen_enc_config"]["params"].update(block_out_channels=[CHANNELS], hidden_size=HIDDEN)
+    config["vision_gen_dec_config"]["params"].update(
+        block_out_channels=[CHANNELS], in_channels=CHANNELS, hidden_size=HIDDEN
+    )
+    return _write(source, config, root / "saved")
+
+
+def _write(source: Path, config: dict[str, Any], folder: Path) -> Path:
+    """Random weights of a config, whose language model is made small here."""
     config["language_config"].update(hidden_size=HIDDEN, intermediate_size=48, num_hidden_layers=2)
     (source / "config.json").write_text(json.dumps(config))
     for file, changes in (
@@ -46,5 +72,5 @@ def write_tiny_janus(published: Path, root: Path) -> Path:
                 parameter.normal_(std=0.8 / parameter[0].numel() ** 0.5 if parameter[0].numel() > 8 else 0.5)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.1)
-    save_pretrained(model, root / "saved", source=source, dtype=torch.float32)
-    return root / "saved"
+    save_pretrained(model, folder, source=source, dtype=torch.float32)
+    return folder

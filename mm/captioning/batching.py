@@ -9,8 +9,10 @@ from torch import nn
 
 from mm.environment import device_memory
 from mm.pipeline import SINGLE_THREAD_BYTES
-from mm.plan import Planner, Workload
+from mm.planner import Planner, Workload
 from mm.preparing import DEFAULT_MAX_NEW_TOKENS
+from mm.transforms.quantize import quantization_of
+from mm.transforms.split import weight_bytes
 
 if TYPE_CHECKING:
     from mm.captioning.job import Job
@@ -37,7 +39,7 @@ def engines_for(model: nn.Module, device: torch.device, num_images: int) -> int:
     ``torch.get_num_threads()``, which is the user's wish.
     """
     decoder = model.get_submodule("decoder")
-    if device.type != "cpu" or sum(weight.nbytes for weight in decoder.parameters()) >= SINGLE_THREAD_BYTES:
+    if device.type != "cpu" or weight_bytes(decoder) >= SINGLE_THREAD_BYTES:
         return 1
     return max(1, min(torch.get_num_threads(), cores(), MOST_ENGINES, num_images))
 
@@ -45,18 +47,20 @@ def engines_for(model: nn.Module, device: torch.device, num_images: int) -> int:
 def batch_size(pipe: "Pipeline", job: "Job", engines: int) -> int:
     """Answers that run together: as many as the free memory holds of the largest images, within what pays.
 
-    Counted by ``mm.plan.Planner``: cache, embeddings and activations, beside the weights that are loaded already.
+    Counted by ``mm.planner.Planner``: cache, embeddings, activations and quantised weights made
+    wide, beside the weights that are loaded already.
     """
     most = MOST_TOGETHER_CPU * engines if pipe.model.device.type == "cpu" else MOST_TOGETHER
     assert pipe.folder is not None
-    planner = Planner(pipe.folder)
+    planner = Planner(pipe.folder, quantization_of(pipe.model.decoder))
     free = MEMORY_SHARE * device_memory(str(pipe.model.device)).available
     wanted = job.sampling.max_new_tokens or DEFAULT_MAX_NEW_TOKENS
     while most > 1:
         work = Workload(max_new_tokens=min(wanted, pipe.context), batch=most, max_tiles=job.max_tiles)
         tokens = min(planner.tokens(work), pipe.context)
         cache = most * tokens * planner.cache_bytes_per_token(pipe.model.dtype)
-        if cache + planner.activations(work, pipe.model.dtype) <= free:
+        activations = planner.activations(work, pipe.model.dtype, pipe.model.device.type, bulk=True)
+        if cache + engines * activations <= free:
             break
         most //= 2
     return most

@@ -224,15 +224,15 @@ def work() -> None:
     try:
         engine = LocalEngine(job, num_images=num_images)
     except MMError as error:
-        processes.send(answers, error)
+        processes.answer(answers, error)
         return
     try:
-        processes.send(answers, 2 * engine.batch)
+        processes.answer(answers, 2 * engine.batch)
         for outcome in engine.answer(_Inbox(sys.stdin.buffer)):
             if outcome is not None:
-                processes.send(answers, outcome)
-        processes.send(answers, engine.busy)
+                processes.answer(answers, outcome)
+        processes.answer(answers, engine.busy)
     except MMError as error:
-        processes.send(answers, error)
+        processes.answer(answers, error)
     finally:
         engine.close()

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mm.captioning.engines import ENGINES, EngineName
 from mm.captioning.log import encode
@@ -22,6 +22,7 @@ from mm.captioning.sinks import Format, find_target, make_folders
 from mm.captioning.sources import open_source
 from mm.captioning.state import Lock, Mode
 from mm.captioning.tasks import Task
+from mm.config import Quantization
 from mm.contracts import CancelToken
 from mm.errors import OptionError
 from mm.generation.sampling import SamplingOptions
@@ -50,7 +51,8 @@ class Job:
         mode: what to do with results that are there: "skip", "overwrite" or "append"; None goes on with a run of the
             same settings and refuses anything else.
         task: what is asked.
-        model: as for ``Pipeline.from_pretrained``, with revision, device, dtype, context.
+        model: as for ``Pipeline.from_pretrained``, with revision, device, dtype, context, quantization, compile,
+            device_map.
         sampling: of every answer.
         max_tiles: most tiles an image is cut into.
         system: a system prompt.
@@ -83,6 +85,9 @@ class Job:
     device: str = "auto"
     dtype: str = "auto"
     context: int | None = None
+    quantization: Quantization | None = None
+    compile: bool = False
+    device_map: Literal["auto"] | None = None
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     max_tiles: int | None = None
     system: str | None = None
@@ -113,6 +118,11 @@ class Job:
         if self.devices and (self.engine == "ray" or self.device != "auto"):
             other = "the engine 'ray', which gives each actor a device" if self.engine == "ray" else "device"
             raise OptionError(f"devices ({', '.join(self.devices)}) does not go with {other}. Leave one of the two out")
+        if self.device_map is not None and (self.devices or self.engine == "ray"):
+            other = "devices" if self.devices else "the engine 'ray'"
+            raise OptionError(
+                f"device_map makes one model of all GPUs, and {other} one of each. Leave one of the two out"
+            )
         if self.engine != "ray" and (self.ray_address is not None or self.actors_per_node != 1):
             raise OptionError("ray_address and actors_per_node are for a cluster. Use them with engine='ray'")
 
@@ -129,6 +139,7 @@ class Job:
         sampling = {name: getattr(self.sampling, name) for name in self.sampling.__dataclass_fields__}
         names = ["source", "model", "revision", "dtype", "context", "max_tiles", "system", "shard", "full_names"]
         names += ["deduplicate"]
+        names += ["quantization"] if self.quantization is not None else []  # runs of before had none
         values = {"task": task, "sampling": sampling, **{name: getattr(self, name) for name in names}}
         plain: dict[str, Any] = json.loads(encode(values))  # tuples are lists, as they will be read
         return plain

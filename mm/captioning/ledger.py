@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mm.captioning.copies import find_copies
 from mm.captioning.engines import open_engine
-from mm.captioning.log import Log, Row, discard, encode, replace_file
+from mm.captioning.log import Log, Row, discard, encode, holds_a_row, replace_file
 from mm.captioning.rows import copied
 from mm.captioning.sinks import GROUP, LogOnly, Parts, Sidecars, Sink, Target, check_sidecars
 from mm.captioning.sources import Item, Source
@@ -64,9 +64,10 @@ class Run:
         if target.format == "txt":
             check_sidecars(sidecars, self.identities)
         last, settings = load_state(target.state), job.settings()
-        action = decide(
-            last, settings, job.mode, exists=self._exists(sidecars), log_is_whole=target.format in ("txt", "jsonl")
-        )
+        log_is_whole = last is not None or target.format in ("txt", "jsonl")
+        if last is not None and not self._binds(last, settings):
+            last = None
+        action = decide(last, settings, job.mode, exists=self._exists(sidecars), log_is_whole=log_is_whole)
         for leftover in target.state.glob(".mm*.partial"):
             discard(leftover)
         self.log = Log(target.log)
@@ -88,7 +89,8 @@ class Run:
             self.sink.restore(self.log.rows())
             started = time.monotonic()
             stopped = engine is not None and self._work(engine, wanted, state.start)
-            self.sink.finish()
+            if self.log.size or not stopped:  # no empty file where it was stopped before the first row
+                self.sink.finish()
             quarantined = self._tidy_quarantine(state.start)
             if not stopped:
                 replace(state, finished=True).save(target.state)
@@ -109,6 +111,12 @@ class Run:
                 engine.close()
             self.log.close()
             self.quarantine.close()
+
+    def _binds(self, last: State, settings: dict[str, Any]) -> bool:
+        """Whether this run has to do with the last one: it has written something, or this one can go on with it."""
+        if last.settings == settings and self.job.mode in (None, "skip", last.mode):
+            return True
+        return holds_a_row(self.target.log, last.begun) or holds_a_row(self.quarantine_path)
 
     def _exists(self, sidecars: Sidecars) -> bool:
         """Whether there are results already."""
@@ -142,7 +150,7 @@ class Run:
                 self.log.clear()
             mode = {"new": self.job.mode or "new", "continue": "skip"}.get(action, action)
             start = self.log.size if action == "append" else 0
-            state = State(settings=settings, mode=mode, start=start, finished=False)
+            state = State(settings=settings, mode=mode, start=start, begun=self.log.size, finished=False)
         state.save(self.target.state)
         return state
 

@@ -102,7 +102,14 @@ class LocalEngine:
 
 def _load(job: "Job") -> Pipeline:
     return Pipeline.from_pretrained(
-        job.model, revision=job.revision, device=job.device, dtype=job.dtype, context=job.context
+        job.model,
+        revision=job.revision,
+        device=job.device,
+        dtype=job.dtype,
+        context=job.context,
+        quantization=job.quantization,
+        compile=job.compile,
+        device_map=job.device_map,
     )
 
 

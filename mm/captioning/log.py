@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mm.errors import ResourceError
+from mm.whole_file import replacing
 
 Row = dict[str, Any]
 
@@ -65,21 +66,30 @@ def replace_file(path: Path, data: bytes, *, tag: str = "", sync: bool = True) -
     Raises:
         ResourceError: it cannot be written.
     """
-    fresh = partial(path.parent, tag)
     try:
-        try:
-            with fresh.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
+        with replacing(path, partial(path.parent, tag)) as file:
+            file.write(data)
         if sync:
             sync_folder(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
+
+
+def holds_a_row(path: Path, start: int = 0) -> bool:
+    """Whether a log has a row behind an offset in bytes; one that was cut off is none. Nothing is changed.
+
+    Raises:
+        ResourceError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            line = file.readline()
+        return line.endswith(b"\n") or bool(json.loads(line or b"null"))
+    except (FileNotFoundError, ValueError):
+        return False
+    except OSError as error:
+        raise ResourceError(f"cannot read {str(path)!r}: {error.strerror}. Check its permissions") from error
 
 
 class Log:

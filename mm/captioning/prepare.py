@@ -192,14 +192,17 @@ def work() -> None:
 
     answers = processes.answers_to_parent()
     torch.set_num_threads(1)
-    preparer: Preparer = processes.receive(sys.stdin.buffer)
-    processes.send(answers, "ready")
+    try:
+        preparer: Preparer = processes.receive(sys.stdin.buffer)
+    except EOFError:
+        return  # the run was killed while this began
+    processes.answer(answers, "ready")
     while True:
         try:
             item: Item = processes.receive(sys.stdin.buffer)
         except EOFError:
             return
         try:
-            processes.send(answers, preparer.prepare(item))
+            processes.answer(answers, preparer.prepare(item))
         except RefusedError as refusal:
-            processes.send(answers, (refusal.reason, str(refusal)))
+            processes.answer(answers, (refusal.reason, str(refusal)))

@@ -8,9 +8,11 @@ import os
 import pickle
 import platform
 import socket
+import sys
 import uuid
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 _BLOCK = 16
 _BLOCK_OF_GPU = 64
 _CALLS = 2  # of an actor at once: the next images are there when the engine has room
+# What is put into Ray's object store at once; the models are loaded anew for each such part of a source. A block takes
+# half a millisecond to put there, so that the first answers come after seconds.
+_MOST_IMAGES = 2**18
+_STORE_SHARE = 0.25  # of the memory of all nodes' stores
 
 
 class RayEngine:
@@ -87,15 +93,20 @@ class RayEngine:
         Raises:
             ResourceError: the cluster is lost, or an actor could not answer.
         """
+        images = supply.all()
+        while blocks := self._blocks(images):
+            yield from self._answer(blocks, supply)
+            if supply.stopped:
+                return
+
+    def _answer(self, blocks: list[Any], supply: Supply) -> Generator[Outcome | None]:
+        """What becomes of the images of some blocks."""
         strategy = ray.data.ActorPoolStrategy(
             size=self._count,
             max_tasks_in_flight_per_actor=2 * _CALLS,
             max_concurrent_calls_per_actor=_CALLS,
             enable_true_multi_threading=True,
         )
-        blocks = self._blocks(supply)
-        if not blocks:
-            return
         answers = ray.data.from_arrow_refs(blocks).map_batches(
             _Actor,
             fn_constructor_args=(self._job, self._block, os.getcwd(), _needed_paths(self._job.source)),
@@ -120,13 +131,16 @@ class RayEngine:
         except ray.exceptions.RayError as error:
             raise _explained(error) from error
 
-    def _blocks(self, supply: Supply) -> list[Any]:
-        """All images in Ray's object store, which goes to the disk where it outgrows the memory."""
+    def _blocks(self, images: Iterator[tuple[int, Item]]) -> list[Any]:
+        """The next images in Ray's object store: as many as may be there at once, none at the end."""
         blocks: list[Any] = []
-        images = supply.all()
-        while some := list(islice(images, self._block)):
+        resources: Any = ray.cluster_resources  # untyped in Ray
+        room = _STORE_SHARE * resources().get("object_store_memory", 2**30)
+        while room > 0 and len(blocks) * self._block < _MOST_IMAGES and (some := list(islice(images, self._block))):
             numbers, items = zip(*some, strict=True)
-            blocks.append(ray.put(pa.table({"number": numbers, "item": list(map(pickle.dumps, items))})))
+            packed = list(map(pickle.dumps, items))
+            room -= sum(map(len, packed))
+            blocks.append(ray.put(pa.table({"number": numbers, "item": packed})))
         return blocks
 
     def close(self) -> None:
@@ -199,12 +213,30 @@ def _join(address: str | None) -> None:
         if address is not None and "://" not in address and ":" in address:  # Ray itself would try for minutes
             host, _, port = address.rpartition(":")
             socket.create_connection((host, int(port)), timeout=10).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+        with _silence():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError, ImportError, ray.exceptions.RayError) as error:
         raise ResourceError(
             f"cannot join the Ray cluster {address or 'of this machine'!r}: {error}. Start one with 'ray start --head' "
             "and give its address, host:6379"
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Nothing of this process gets to standard error inside: where no cluster answers, Ray's compiled part writes lines
+    of its own there, whatever it is told. What it raises says the same."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(own, 2)
+        os.close(own)
 
 
 def _needed_paths(source: str) -> list[str]:
@@ -222,7 +254,7 @@ def _explained(error: Exception) -> MMError:
         cause = getattr(cause, "cause", None) or cause.__cause__
     if isinstance(cause, MMError):
         return type(cause)(str(cause))
+    told = str(error).strip().splitlines() or [type(error).__name__]
     return ResourceError(
-        f"the Ray cluster failed: {str(error).strip().splitlines()[-1]}. What was committed before is kept: run the "
-        "same command again"
+        f"the Ray cluster failed: {told[-1]}. What was committed before is kept: run the same command again"
     )

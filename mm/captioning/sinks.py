@@ -3,7 +3,6 @@ log, and does so again after a crash without doubling anything."""
 
 import io
 import json
-import os
 import tarfile
 import warnings
 import zlib
@@ -12,15 +11,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Protocol
+from typing import Any, BinaryIO, Literal, Protocol
 
 from mm.captioning.log import Row, cannot_write, discard, partial, replace_file, sync_folder
 from mm.captioning.sources import IMAGE_ENDINGS, STATE_ENDING, Item
 from mm.errors import ImageError, InputError, OptionError, ResourceError
+from mm.whole_file import replacing
 
 Format = Literal["txt", "jsonl", "parquet", "webdataset"]
 FORMATS: tuple[Format, ...] = ("txt", "jsonl", "parquet", "webdataset")
 _BY_ENDING: dict[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".tar": "webdataset"}
+_NO_FOLDERS = frozenset((".txt", ".csv", ".tsv", ".json", ".md", ".gz", ".zip", *IMAGE_ENDINGS))
 ROWS_PER_PART = {"parquet": 10_000, "webdataset": 500}  # images of a shard are in memory until it is written
 
 GROUP = 64  # most rows that are committed together
@@ -79,6 +80,8 @@ def find_target(output: str | Path, format: Format | None, shard: tuple[int, int
         InputError: a folder stands where a file is to be, or the other way round.
     """
     path = Path(output)
+    if not str(output).strip():
+        raise OptionError("the output is empty. Name a folder, or a .jsonl, .parquet or .tar file; . is this folder")
     if format is not None and format not in FORMATS:
         raise OptionError(f"unknown format {format!r}. Known: {', '.join(FORMATS)}")
     named = None if path.is_dir() else _BY_ENDING.get(path.suffix.lower())
@@ -88,6 +91,11 @@ def find_target(output: str | Path, format: Format | None, shard: tuple[int, int
         raise OptionError(f"the format 'jsonl' needs a file. Name the output {str(path) + '.jsonl'!r}")
     if named is None and path.exists() and not path.is_dir():
         raise InputError(f"the output {str(path)!r} is a file; expected a folder, or a .jsonl, .parquet or .tar file")
+    if named is None and not path.exists() and path.suffix.lower() in _NO_FOLDERS:
+        raise OptionError(
+            f"the output {str(path)!r} would be a folder of {format or 'txt'} files, and its name is that of a file. "
+            "Name a folder, or a .jsonl, .parquet or .tar file"
+        )
     tag = "" if shard[1] == 1 else f"-{shard[0]}-of-{shard[1]}"
     if named and tag:
         path = path.with_name(f"{path.stem}{tag}{path.suffix}")
@@ -274,27 +282,20 @@ class Parts:
 
     def _write(self, path: Path, rows: Iterator[Row]) -> None:
         """In one step: a file beside it, then its rename."""
-        fresh = partial(self._target.state, "-part")
         try:
             if not path.parent.is_dir():
                 raise FileNotFoundError(2, "the output folder was removed", str(path.parent))
-            try:
+            with replacing(path, partial(self._target.state, "-part")) as file:
                 if self._target.format == "parquet":
-                    _write_parquet(fresh, rows)
+                    _write_parquet(file, rows)
                 else:
-                    self._write_shard(fresh, rows)
-                with fresh.open("rb+") as file:
-                    os.fsync(file.fileno())
-                os.replace(fresh, path)
-            except BaseException:
-                fresh.unlink(missing_ok=True)
-                raise
+                    self._write_shard(file, rows)
             sync_folder(path.parent)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def _write_shard(self, path: Path, rows: Iterator[Row]) -> None:
-        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+    def _write_shard(self, file: BinaryIO, rows: Iterator[Row]) -> None:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for first, group in enumerate(_groups(rows, ROWS_PER_PART["webdataset"])):
                 start = self._count + first * ROWS_PER_PART["webdataset"]
                 missing = [row["id"] for row in group if row["id"] not in self._items]
@@ -327,7 +328,7 @@ def _ending(data: bytes) -> str:
     return ".tif" if data[:4] in (b"II*\0", b"MM\0*") else ".jpg"
 
 
-def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
+def _write_parquet(file: BinaryIO, rows: Iterator[Row]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -338,7 +339,7 @@ def _write_parquet(path: Path, rows: Iterator[Row]) -> None:
         "width": number, "height": number, "time": text, "seconds": pa.float64(), "error": text, "copy_of": text,
     }  # fmt: skip
     schema = pa.schema(list(kinds.items()))
-    with parquet.ParquetWriter(path, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for group in _groups(rows, ROWS_PER_PART["parquet"]):
             cells = [{name: _cell(row.get(name)) for name in kinds} for row in group]
             writer.write_table(pa.Table.from_pylist(cells, schema=schema))

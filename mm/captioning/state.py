@@ -11,7 +11,7 @@ from mm.errors import InputError, OptionError, ResourceError
 
 Mode = Literal["skip", "overwrite", "append"]
 MODES: tuple[Mode, ...] = ("skip", "overwrite", "append")
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +22,14 @@ class State:
         settings: everything that the texts depend on.
         mode: how it was begun.
         start: bytes of the log before its first row.
+        begun: bytes of the log when it was begun: with no more than these, it has written nothing.
         finished: whether it came to its end.
     """
 
     settings: dict[str, Any]
     mode: str
     start: int
+    begun: int
     finished: bool
 
     def save(self, folder: Path) -> None:
@@ -45,8 +47,12 @@ def load_state(folder: Path) -> State | None:
     try:
         raw = json.loads(path.read_bytes())
         version = raw.pop("version")
+        if version == 1:  # which had no ``begun``
+            return State(**raw, begun=raw["start"])
         if version != _VERSION:
-            raise ResourceError(f"{str(path)!r} has version {version!r}; this mm reads {_VERSION}. Use the other mm")
+            raise ResourceError(
+                f"{str(path)!r} has version {version!r}; this mm reads 1 to {_VERSION}. Use the other mm"
+            )
         return State(**raw)
     except FileNotFoundError:
         return None
@@ -72,7 +78,7 @@ def decide(last: State | None, settings: dict[str, Any], mode: Mode | None, *, e
     """What a run does with what is there: "new", "continue" (the rows of the log count), "append" or "overwrite".
 
     Args:
-        last: the record of the last run.
+        last: the record of the last run; None also where it has written nothing and this one is not to go on with it.
         settings: of this one.
         mode: as asked for.
         exists: whether the output has results already.

@@ -11,11 +11,28 @@ from typer.core import TyperGroup
 from mm import __version__
 from mm.cli import app_command, caption, chat, check, complete, draw, info, read, tokens
 from mm.cli.output import FULL, give_up_stdout, note, open_missing_streams, readable_warnings
+from mm.cli.spelling import error_text, use_options
 from mm.errors import MMError, OptionError
 
 
 class Guarded(TyperGroup):
     """A user's mistake is one line on standard error, never a traceback. Exit status 2 for a wrong option, else 1."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        """What the words on the command line mean: typer ends on Ctrl-C there without a word."""
+        try:
+            return super().make_context(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            note("Stopped.")
+            raise typer.Exit(130) from error
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that was named; messages name its options from here on."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None:
+            inner = [part for one in getattr(command, "commands", {}).values() for part in one.params]
+            use_options([*command.params, *inner])
+        return name, command, rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -23,8 +40,11 @@ class Guarded(TyperGroup):
             with readable_warnings():
                 return super().invoke(ctx)
         except MMError as error:
-            note(f"error: {' '.join(str(error).split())}")
+            note(f"error: {' '.join(error_text(error).split())}")
             raise typer.Exit(2 if isinstance(error, OptionError) else 1) from error
+        except KeyboardInterrupt as error:
+            note("Stopped.")
+            raise typer.Exit(130) from error
         except BrokenPipeError:
             raise  # `mm ... | head`: typer ends the command quietly
         except OSError as error:  # about a file, in a place where no message of its own waits
@@ -77,7 +97,7 @@ app.command("app", context_settings=app_command.SETTINGS)(app_command.app)
 
 
 def main() -> None:
-    """Entry point of the ``mm`` command."""
+    """The ``mm`` command; ``mm.cli.entry`` calls it."""
     # OpenMP reads this when torch loads: threads that wait for each other sleep instead of spinning. On a machine whose
     # cores are shared, spinning makes a small model 50 times slower (two busy cores: 420 ms a token, not 5).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,59 +1,28 @@
 """`mm caption IMAGE`: the description on standard output. `mm caption SOURCE --output OUT`: texts for many images."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from time import monotonic
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from mm.cli import options
 from mm.cli.chat import tell_finish
-from mm.cli.loading import check_images, check_sees, load_pipeline, reply_json
+from mm.cli.interrupt import first_interrupt
+from mm.cli.loading import check_images, check_loading, check_sees, load_pipeline, reply_json
 from mm.cli.output import note, progress_bar, write, write_json, write_pairs
 from mm.errors import InputError, OptionError
 
 if TYPE_CHECKING:
     from mm.captioning import Job, Summary
+    from mm.pipeline import Pipeline
 
 
-class FormatChoice(StrEnum):
-    """Values of ``mm.captioning.sinks.Format``."""
-
-    TXT = "txt"
-    JSONL = "jsonl"
-    PARQUET = "parquet"
-    WEBDATASET = "webdataset"
-
-
-class ModeChoice(StrEnum):
-    """Values of ``mm.captioning.state.Mode``."""
-
-    SKIP = "skip"
-    OVERWRITE = "overwrite"
-    APPEND = "append"
-
-
-class EngineChoice(StrEnum):
-    """Values of ``mm.captioning.engines.EngineName``."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
-class TaskChoice(StrEnum):
-    """Names of ``mm.captioning.tasks.PROMPTS``."""
-
-    CAPTION = "caption"
-    SHORT = "short"
-    DETAILED = "detailed"
-    TAGS = "tags"
-    OCR = "ocr"
-    JSON = "json"
+# The same words as in mm.captioning (Format, Mode, EngineName, PROMPTS), which imports too much for a help page.
+FormatChoice = Literal["txt", "jsonl", "parquet", "webdataset"]
+ModeChoice = Literal["skip", "overwrite", "append"]
+EngineChoice = Literal["local", "ray"]
+TaskChoice = Literal["caption", "short", "detailed", "tags", "ocr", "json"]
 
 
 def caption(
@@ -76,7 +45,7 @@ def caption(
         ModeChoice | None,
         typer.Option(help="What to do with results that are there.", show_default="go on with the same run, or refuse"),
     ] = None,
-    task: Annotated[TaskChoice, typer.Option(help="What to ask.")] = TaskChoice.CAPTION,
+    task: Annotated[TaskChoice, typer.Option(help="What to ask.")] = "caption",
     prompt: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Ask this; {name} {directory} {tags} are filled in.")
     ] = None,
@@ -109,7 +78,7 @@ def caption(
     devices: Annotated[
         str | None, typer.Option(metavar="A,B", help="A process with the model on each: 0,1 or cuda:0,cuda:1.")
     ] = None,
-    engine: Annotated[EngineChoice, typer.Option(help="ray: on all nodes of a Ray cluster.")] = EngineChoice.LOCAL,
+    engine: Annotated[EngineChoice, typer.Option(help="ray: on all nodes of a Ray cluster.")] = "local",
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Of the cluster.", show_default="this machine's")
     ] = None,
@@ -123,6 +92,9 @@ def caption(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    compile: options.Compile = False,
+    device_map: options.DeviceMap = None,
     max_new_tokens: options.MaxNewTokens = None,
     max_tiles: options.MaxTiles = None,
     temperature: options.Temperature = None,
@@ -144,20 +116,25 @@ def caption(
     )
     if output is None:
         many = (format, mode, prompt, schema, workers, trigger, batch_size, devices, ray_address)
-        flags = dry_run or retry_quarantined or deduplicate or engine is not EngineChoice.LOCAL
-        if any(value is not None for value in many) or flags or task is not TaskChoice.CAPTION:
+        flags = dry_run or retry_quarantined or deduplicate or engine != "local"
+        if any(value is not None for value in many) or flags or task != "caption":
             raise OptionError("these options are for many images: add --output OUT. For one question use mm chat")
-        _describe(source, sampling, model, revision, device, dtype, max_tiles, context, json, system)
+        _check(source, model, revision)
+        pipe = load_pipeline(
+            model, revision, device, dtype, context, quantization=quantization, compile=compile, device_map=device_map
+        )
+        _describe(pipe, source, sampling, max_tiles, json, system)
         return
+    check_loading(device, quantization, device_map)
     from mm.captioning import Job, Task
 
     job = Job(
         source=source,
         output=output,
-        format=None if format is None else format.value,
-        mode=None if mode is None else mode.value,
+        format=format,
+        mode=mode,
         task=Task(
-            name=task.value,
+            name=task,
             prompt=prompt,
             schema=None if schema is None else _read_schema(schema),
             retries=retries,
@@ -169,6 +146,9 @@ def caption(
         revision=revision,
         device=device,
         dtype=dtype,
+        quantization=quantization,
+        compile=compile,
+        device_map=device_map,
         context=context,
         sampling=sampling,
         max_tiles=max_tiles,
@@ -181,7 +161,7 @@ def caption(
         full_names=full_names,
         deduplicate=deduplicate,
         devices=_parse_devices(devices),
-        engine=engine.value,
+        engine=engine,
         ray_address=ray_address,
         actors_per_node=actors_per_node,
     )
@@ -189,24 +169,18 @@ def caption(
     _run(job, dry_run=dry_run, json=json)
 
 
-def _describe(
-    image: str,
-    sampling: Any,
-    model: str,
-    revision: str | None,
-    device: str,
-    dtype: str,
-    max_tiles: int | None,
-    context: int | None,
-    json: bool,
-    system: str | None,
-) -> None:
-    """One image."""
+def _check(image: str, model: str, revision: str | None) -> None:
+    """What is wrong with one image, or with the model for it, is told before the model is loaded."""
     if Path(image).is_dir():
         raise InputError(f"{image!r} is a folder. Say where its texts go: --output FOLDER, or --output texts.jsonl")
     check_images((image,))
     check_sees(model, revision)
-    pipe = load_pipeline(model, revision, device, dtype, context)
+
+
+def _describe(
+    pipe: "Pipeline", image: str, sampling: Any, max_tiles: int | None, json: bool, system: str | None
+) -> None:
+    """One image."""
     reply = pipe.caption(
         image,
         max_new_tokens=sampling.max_new_tokens,
@@ -230,7 +204,13 @@ def _run(job: "Job", *, dry_run: bool, json: bool) -> None:
     from mm.reply import CancelFlag
 
     stop = CancelFlag()
-    with _first_interrupt(stop), progress_bar() as show:
+
+    def finish() -> None:
+        stop.set()
+        note("finishing what is begun, then saving; Ctrl-C again ends at once (nothing that was saved is lost)")
+
+    # A cluster is left in good order: what its actors have in hand is called off.
+    with first_interrupt(finish, second_exits=job.engine == "local"), progress_bar() as show:
         first: list[tuple[float, int]] = []  # when results were saved first, and how many
 
         def tell(progress: Progress) -> None:
@@ -246,22 +226,6 @@ def _run(job: "Job", *, dry_run: bool, json: bool) -> None:
     _tell(summary, dry_run=dry_run, json=json)
     if summary.exit_status and not dry_run:
         raise typer.Exit(summary.exit_status)
-
-
-@contextmanager
-def _first_interrupt(stop: Any) -> Iterator[None]:
-    """The first Ctrl-C asks the run to finish what it has in hand; the second one ends it at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-        note("finishing what is begun, then saving; Ctrl-C again ends at once (nothing that was saved is lost)")
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _tell(summary: "Summary", *, dry_run: bool, json: bool) -> None:
@@ -287,7 +251,10 @@ def _tell(summary: "Summary", *, dry_run: bool, json: bool) -> None:
     pairs += [(f"quarantine: {reason}", str(count)) for reason, count in sorted(summary.quarantined.items())]
     write_pairs(pairs)
     if summary.quarantined and not dry_run:
-        note(f"{sum(summary.quarantined.values())} images got no text; why is in {summary.quarantine}")
+        count = sum(summary.quarantined.values())
+        note(f"{count} image{'s' * (count != 1)} got no text; why is in {summary.quarantine}")
+    if not summary.total:
+        note("There are no images in the source, or in this shard of it.")
 
 
 def _parse_devices(text: str | None) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """`mm chat`: one question, or an interactive session."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -10,6 +10,7 @@ from mm.cli.output import note, write, write_aside, write_json
 from mm.cli.prompts import split_words
 
 if TYPE_CHECKING:
+    from mm.generation.speculation import Speculation
     from mm.reply import TextStream
     from mm.request import ChatOptions
 
@@ -30,15 +31,20 @@ def chat(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    compile: options.Compile = False,
+    device_map: options.DeviceMap = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
     top_k: options.TopK = None,
     seed: options.Seed = None,
     system: options.System = None,
-    special_tokens: options.SpecialTokens = options.SpecialTokensChoice.AUTO,
+    special_tokens: options.SpecialTokens = "auto",
     max_tiles: options.MaxTiles = None,
     context: options.Context = None,
+    speculation: options.Lookup = None,
+    speculation_window: options.SpeculationWindow = None,
     json: options.Json = False,
 ) -> None:
     """Ask about images. The answer is streamed to standard output."""
@@ -46,13 +52,15 @@ def chat(
     if json and prompt.question is None:
         raise typer.BadParameter("needs a question; a session prints no JSON", param_hint="--json")
     chosen: ChatOptions = {
+        "speculation": cast("Speculation | None", speculation),
+        "speculation_window": speculation_window,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "seed": seed,
         "system": system,
-        "special_tokens": special_tokens.value,
+        "special_tokens": special_tokens,
         "max_tiles": max_tiles,
     }
     check_images(prompt.images)
@@ -61,7 +69,9 @@ def chat(
     parse_options(chosen)  # what is wrong is told before the model is loaded
     if prompt.images:
         check_sees(model, revision)
-    pipe = load_pipeline(model, revision, device, dtype, context)
+    pipe = load_pipeline(
+        model, revision, device, dtype, context, quantization=quantization, compile=compile, device_map=device_map
+    )
     if prompt.question is None:
         from mm.cli.session import Session
 

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mm.cli import options
-from mm.cli.loading import load_pipeline
+from mm.cli.draw import check_model
+from mm.cli.loading import check_loading, load_pipeline
 from mm.cli.output import note, progress_bar, spinner, write, write_json, write_table
 from mm.errors import InputError, OptionError, ResourceError
+from mm.whole_file import check_writable
 
 if TYPE_CHECKING:
     from mm.evaluation.readers import ReaderPool
@@ -72,8 +74,12 @@ def evaluate(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    compile: options.Compile = False,
+    device_map: options.DeviceMap = None,
     task: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Task; may be given again.", show_default="all")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Task; may be given again. draw: alone, it draws.", show_default="all"),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="Questions a row of the table.")] = 500,
     control_limit: Annotated[
@@ -81,12 +87,15 @@ def evaluate(
     ] = 100,
     batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Questions run together; 128 on a GPU.")] = 8,
     processes: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Processes that run the model: 8 fill a GPU, and all GPUs are used.")
+        int,
+        typer.Option(min=1, max=64, metavar="N", help="Processes that run the model: 8 fill a GPU, and all are used."),
     ] = 1,
     max_tiles: options.MaxTiles = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Processes that draw the pictures.", show_default="the cores but one"),
+        typer.Option(
+            min=0, max=512, metavar="N", help="Processes that draw the pictures.", show_default="the cores but one"
+        ),
     ] = None,
     stored: Annotated[
         Path | None,
@@ -133,6 +142,8 @@ def evaluate(
         raise InputError(f"{json} cannot be written: there is no folder {json.parent}. Make it first")
     if json is not None and json.is_dir():
         raise InputError(f"{json} cannot be written: it is a folder. Name a file in it")
+    if json not in (None, Path("-")):
+        check_writable(json)
 
     def named(report: reports.Report) -> reports.Report:
         return replace(report, settings={"model": None if tesseract_only else model, **report.settings})
@@ -145,6 +156,12 @@ def evaluate(
             raise OptionError(f"--task {drawing.TASK} runs alone. Leave the other tasks and --tesseract-only out")
         if draws and processes > 1:
             raise OptionError(f"--task {drawing.TASK} runs in one process. Leave --processes {processes} out")
+        if device_map is not None and processes > 1:
+            raise OptionError(f"--device-map spreads one model over all GPUs. Leave --processes {processes} out")
+        if not tesseract_only:
+            check_loading(device, quantization, device_map)
+        if draws:
+            check_model(model, revision)
         with ExitStack() as stack:
             show = stack.enter_context(progress_bar())
 
@@ -159,14 +176,44 @@ def evaluate(
             pipe: Pipeline | None = None
             pool: ReaderPool | None = None
             if processes == 1 and not tesseract_only:
-                pipe = load_pipeline(model, revision, device, dtype, max_running=batch_size)
+                pipe = load_pipeline(
+                    model,
+                    revision,
+                    device,
+                    dtype,
+                    max_running=batch_size,
+                    quantization=quantization,
+                    compile=compile,
+                    device_map=device_map,
+                )
             elif not tesseract_only:
                 find_runnable(model, revision)  # before any process starts; a download is for one of them
-                opener = PipelineOpener(model, processes, revision, device, dtype, max_running=batch_size)
+                opener = PipelineOpener(
+                    model,
+                    processes,
+                    revision,
+                    device,
+                    dtype,
+                    max_running=batch_size,
+                    quantization=quantization,
+                    compile=compile,
+                )
                 pool = stack.enter_context(open_readers(opener, processes, batch_size=batch_size, max_tiles=max_tiles))
             if draws and pipe is not None:
+                own = pipe.drawing_defaults
+                note(
+                    f"{model} draws with guidance {own.guidance_scale:g}, temperature {own.temperature:g} and top-p "
+                    f"{1 if own.top_p is None else own.top_p:g}, its own."
+                )
                 report = drawing.evaluate_drawing(
-                    pipe, limit=limit, scene_limit=min(limit, 100), batch_size=batch_size, progress=progress
+                    pipe,
+                    limit=limit,
+                    scene_limit=min(limit, 100),
+                    guidance_scale=own.guidance_scale,
+                    temperature=own.temperature,
+                    top_p=own.top_p,
+                    batch_size=batch_size,
+                    progress=progress,
                 )
             else:
                 report = suites.evaluate(

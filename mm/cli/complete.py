@@ -2,17 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from mm.cli import options
 from mm.cli.chat import tell_finish, write_stream
 from mm.cli.loading import check_images, check_sees, load_pipeline, reply_json
-from mm.cli.output import write_json
+from mm.cli.output import note, write_json
 from mm.errors import InputError, PromptError
 
 if TYPE_CHECKING:
+    from mm.generation.speculation import Speculation
     from mm.request import ChatOptions
 
 
@@ -39,6 +40,9 @@ def complete(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    compile: options.Compile = False,
+    device_map: options.DeviceMap = None,
     max_new_tokens: options.MaxNewTokens = None,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
@@ -50,8 +54,10 @@ def complete(
     special_tokens: Annotated[
         options.SpecialTokensChoice,
         typer.Option(metavar="WHICH", help="all: the special tokens in the text are control tokens; else plain text."),
-    ] = options.SpecialTokensChoice.AUTO,
+    ] = "auto",
     context: options.Context = None,
+    speculation: options.Lookup = None,
+    speculation_window: options.SpeculationWindow = None,
     json: options.Json = False,
 ) -> None:
     """Continue a raw text, without a chat template; with --suffix or --gap, fill a gap in it.
@@ -65,13 +71,15 @@ def complete(
         text, suffix = _parts(text, gap)
     images = image or []
     chosen: ChatOptions = {
+        "speculation": cast("Speculation | None", speculation),
+        "speculation_window": speculation_window,
         "max_new_tokens": max_new_tokens,
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
         "seed": seed,
         "stop": stop,
-        "special_tokens": special_tokens.value,
+        "special_tokens": special_tokens,
     }
     check_images(images)
     from mm.request import parse_options
@@ -79,7 +87,14 @@ def complete(
     parse_options(chosen)  # what is wrong is told before the model is loaded
     if images:
         check_sees(model, revision)
-    pipe = load_pipeline(model, revision, device, dtype, context)
+    pipe = load_pipeline(
+        model, revision, device, dtype, context, quantization=quantization, compile=compile, device_map=device_map
+    )
+    if pipe.needs_image:
+        note(
+            f"{model} was trained with pictures and conversations only, and continues no raw text well. Use "
+            "'mm chat' with an image, or another model."
+        )
     stream = pipe.stream_completion(text, suffix=suffix, images=list(images), **chosen)
     if json:
         write_json({"schema": "mm.complete/1", "model": pipe.name, **reply_json(stream.reply)})

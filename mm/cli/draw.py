@@ -1,17 +1,15 @@
 """`mm draw`: pictures from a prompt."""
 
 import math
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from random import SystemRandom
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from mm.cli import options
+from mm.cli.interrupt import first_interrupt
 from mm.cli.loading import load_pipeline
 from mm.cli.output import note, progress_bar, write, write_json
 from mm.drawn_file import Recipe, check_target, free_name, save
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
     import PIL.Image
 
+    from mm.config import Quantization
+    from mm.generation.speculation import Speculation
     from mm.pictures import Drawings
     from mm.pipeline import Pipeline
 
@@ -45,7 +45,7 @@ def draw(
             show_default="drawing.png, with a number if it exists",
         ),
     ] = None,
-    number: Annotated[int, typer.Option("--number", "-n", metavar="N", help="Pictures.")] = 1,
+    number: Annotated[int, typer.Option("--number", "-n", metavar="N", help="Pictures, 1 to 1024.")] = 1,
     guidance_scale: Annotated[
         float | None,
         typer.Option(
@@ -63,10 +63,17 @@ def draw(
         ),
     ] = None,
     top_k: options.TopK = None,
-    top_p: options.TopP = None,
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P",
+            help="Draw from the most likely codes that make up this probability; 1 draws from all.",
+            show_default="the model's own: 1",
+        ),
+    ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Of a model that draws by flow (JanusFlow).", show_default="30"),
+        typer.Option(metavar="N", help="Of a model that draws by flow (JanusFlow), 1 to 1000.", show_default="30"),
     ] = None,
     seed: Annotated[
         int | None,
@@ -75,7 +82,7 @@ def draw(
         ),
     ] = None,
     best_of: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw so many, and write the best -n of them.")
+        int | None, typer.Option(metavar="N", help="Draw so many, up to 1024, and write the best -n of them.")
     ] = None,
     rerank: Annotated[
         str | None,
@@ -94,6 +101,15 @@ def draw(
         int | None,
         typer.Option(metavar="N", help="Most pictures drawn together.", show_default="as many as fit the memory"),
     ] = None,
+    speculation: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="jacobi: several codes in a step, exact in distribution; a seed draws another picture.",
+            show_default="off",
+        ),
+    ] = None,
+    speculation_window: options.SpeculationWindow = None,
     again: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Repeat what 'mm draw' wrote there; other options given here change it."),
@@ -110,13 +126,16 @@ def draw(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    compile: options.Compile = False,
+    device_map: options.DeviceMap = None,
     json: options.Json = False,
 ) -> None:
     """Draw pictures of a prompt. They keep prompt, seed, model and settings as text chunks of the PNG file.
 
     Ctrl-C ends the run; pictures that are finished by then are written.
     """
-    chosen = {"guidance_scale": guidance_scale, "temperature": temperature}
+    chosen = {"guidance_scale": guidance_scale, "temperature": temperature, "top_p": top_p}
     recipe = Recipe(
         prompt=prompt or "",
         seed=seed,
@@ -124,20 +143,22 @@ def draw(
         revision=revision,
         negative_prompt=negative_prompt,
         top_k=top_k,
-        top_p=top_p,
         steps=steps,
         vae=vae,
         number=number,
         best_of=best_of,
         rerank=rerank,
         grid=grid,
+        speculation=speculation,
+        speculation_window=speculation_window,
+        quantization=quantization,
         **{name: value for name, value in chosen.items() if value is not None},
     )
     if again is not None:
         recipe = _repeated(context, again, recipe, prompt)
     if recipe.seed is None:  # short enough to be typed
         recipe = replace(recipe, seed=SystemRandom().randrange(2**32))
-    width, height = _size(size)
+    width, height = options.parse_size("--size", size, such_as="384x384") or (None, None)
     _check(recipe, batch_size)
     target = free_name(_DEFAULT_FILE) if output is None else output
     files = [target] if recipe.grid or recipe.number == 1 else _numbered(target, recipe.number)
@@ -147,7 +168,16 @@ def draw(
     if again is None:
         recipe = _with_defaults(recipe, {name for name, value in chosen.items() if value is None})
     _check_kind(recipe, flows=flows)
-    pipe = load_pipeline(recipe.model, recipe.revision, device, dtype, vae=recipe.vae)
+    pipe = load_pipeline(
+        recipe.model,
+        recipe.revision,
+        device,
+        dtype,
+        vae=recipe.vae,
+        quantization=cast("Quantization | None", recipe.quantization),
+        compile=compile,
+        device_map=device_map,
+    )
     drawn = _draw(pipe, recipe, width, height, batch_size)
     written = _write(drawn, recipe, files)
     scores = [picture.score for picture in drawn.pictures]
@@ -180,22 +210,15 @@ def _repeated(context: typer.Context, again: Path, given: Recipe, prompt: str | 
     return recipe
 
 
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as 384x384")
-    return int(width), int(height)
-
-
 def _check(recipe: Recipe, batch_size: int | None) -> None:
     """What is wrong is told before a model is loaded."""
     from mm.pictures import as_negative_prompts
+    from mm.transforms.quantize import check_quantization
 
     if not recipe.prompt.strip():
         raise PromptError("the prompt is empty. Write what to draw, in quotes")
     _options(recipe, batch_size)
+    check_quantization(recipe.quantization)
     as_negative_prompts(recipe.negative_prompt, 1, recipe.guidance_scale)
 
 
@@ -207,12 +230,14 @@ def _options(recipe: Recipe, batch_size: int | None) -> dict[str, Any]:
         "guidance_scale": recipe.guidance_scale,
         "temperature": recipe.temperature,
         "top_k": recipe.top_k,
-        "top_p": recipe.top_p,
+        "top_p": 1.0 if recipe.top_p is None else recipe.top_p,  # of all, whatever the model's default is now
         "num_inference_steps": recipe.steps,
         "seed": recipe.seed,
         "best_of": recipe.best_of,
         "rerank": recipe.rerank,
         "batch_size": batch_size,
+        "speculation": recipe.speculation,
+        "speculation_window": recipe.speculation_window,
     }
     DrawOptions(num_images=recipe.number, **shared)
     return {**shared, "num_images_per_prompt": recipe.number, "negative_prompt": recipe.negative_prompt}
@@ -254,7 +279,11 @@ def _check_kind(recipe: Recipe, *, flows: bool) -> None:
     from mm.pictures import DrawOptions
 
     DrawOptions(
-        temperature=recipe.temperature, top_k=recipe.top_k, top_p=recipe.top_p, num_inference_steps=recipe.steps
+        temperature=recipe.temperature,
+        top_k=recipe.top_k,
+        top_p=recipe.top_p,
+        num_inference_steps=recipe.steps,
+        speculation=cast("Speculation | None", recipe.speculation),
     ).check_kind(recipe.model, flows=flows)
     if flows:
         find_autoencoder(recipe.vae, find_config(recipe.model, recipe.revision).folder)
@@ -268,7 +297,7 @@ def _draw(
     from mm.reply import CancelFlag
 
     cancelled = CancelFlag()
-    with _interrupts_cancel(cancelled), progress_bar() as show:
+    with first_interrupt(cancelled.set), progress_bar() as show:
         return pipe.generate_images(
             recipe.prompt,
             callback_on_step=lambda at: show("drawing", at.step, at.num_steps),
@@ -277,21 +306,6 @@ def _draw(
             cancel=cancelled,
             **_options(recipe, batch_size),
         )
-
-
-@contextmanager
-def _interrupts_cancel(flag: Any) -> Iterator[None]:
-    """The first Ctrl-C ends the run within a step; a second one interrupts whatever still runs."""
-
-    def cancel(number: int, frame: object) -> None:
-        flag.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _numbered(path: Path, count: int) -> list[Path]:

@@ -9,7 +9,7 @@ from mm.cli.output import bytes_text, spinner, write, write_json, write_pairs, w
 
 if TYPE_CHECKING:
     from mm.environment import Environment
-    from mm.plan import Plan
+    from mm.plan import DeviceShare, Plan
 
 
 def models(
@@ -34,7 +34,7 @@ def models(
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict):  # what it draws with
-        return ", ".join(f"{name.replace('_', ' ')} {number:g}" for name, number in value.items())
+        return ", ".join(f"{name.replace('_', ' ')} {number:g}" for name, number in value.items() if number is not None)
     if isinstance(value, list):  # role and image tokens
         return ", ".join(token["text"] if token["id"] is None else f"{token['text']} {token['id']}" for token in value)
     return "-" if value is None else str(value)
@@ -52,26 +52,36 @@ def _models(verbose: bool) -> list[dict[str, Any]]:
     rows = [{"name": name, "state": "bundled"} for name in bundled]
     rows += [{"name": name, "state": "cached" if name in sizes else "known"} for name in published]
     rows += [{"name": name, "state": "cached"} for name in sizes if name not in published]
-    return [_with_details(row, sizes) for row in rows] if verbose else list(rows)
+    if not verbose:
+        return list(rows)
+    from mm.families.table import known_parameters
+
+    counts: dict[Any, int] = dict(known_parameters())
+    return [_with_details(row, sizes, counts) for row in rows]
 
 
-def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]:
+def _with_details(row: dict[str, Any], cached: dict[str, int], counts: dict[Any, int]) -> dict[str, Any]:
+    """A row with more columns. ``counts``: parameters by config, for models of the same sizes are counted once."""
     from dataclasses import asdict
 
     from mm.families.table import FAMILIES, drawing_defaults, load_config, prompt_tokens
     from mm.hub import find_config
-    from mm.plan import Planner
 
     found = find_config(row["name"])
     size = cached.get(row["name"])
     if found.source == "bundled":
         size = sum(path.stat().st_size for path in found.folder.iterdir())
     folder = str(found.folder) if found.source in ("bundled", "hub") else None
-    draws = FAMILIES.load(load_config(found.folder).family).draws
+    config = load_config(found.folder)
+    if config not in counts:  # a folder of the hub's cache
+        from mm.planner import Planner
+
+        counts[config] = Planner(found.folder).parameters().total
+    draws = FAMILIES.load(config.family).draws
     notes = found.folder / "NOTES.md"
     return {
         **row,
-        "parameters": Planner(found.folder).parameters().total,
+        "parameters": counts[config],
         "bytes_on_disk": size,
         "folder": folder,
         "drawing": asdict(drawing_defaults(found.folder)) if draws else None,
@@ -80,13 +90,20 @@ def _with_details(row: dict[str, Any], cached: dict[str, int]) -> dict[str, Any]
     }
 
 
-def _image_size(text: str | None) -> tuple[int, int] | None:
+def _gpu_memory(text: str | None) -> list[int]:
+    """Bytes of each GPU."""
     if text is None:
-        return None
-    width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
-        raise typer.BadParameter(f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as 1200x900")
-    return int(width), int(height)
+        return []
+    try:
+        sizes = [float(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(2**-30 <= size < 2**20 for size in sizes):
+        raise typer.BadParameter(
+            f"{text!r} is no list of sizes; write the free GiB of each GPU with commas between, such as 80,80",
+            param_hint="--gpu-memory",
+        )
+    return [int(size * 2**30) for size in sizes]
 
 
 def plan(
@@ -94,6 +111,16 @@ def plan(
     revision: options.Revision = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    quantization: options.Quantization = None,
+    device_map: options.DeviceMap = None,
+    gpu_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GIB,GIB",
+            help="Plan for GPUs with so much free memory, the layers spread over them: 80,80.",
+            show_default="what this machine has",
+        ),
+    ] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="Text tokens of a prompt.")] = 256,
     images: Annotated[int, typer.Option(min=0, metavar="N", help="Images of a prompt.")] = 1,
     image_size: Annotated[
@@ -112,10 +139,11 @@ def plan(
     json: options.Json = False,
 ) -> None:
     """What a model needs (parameters, bytes, peak memory), before any download, and what would make it fit."""
-    size = _image_size(image_size)
+    size, gpus = options.parse_size("--image-size", image_size, such_as="1200x900"), _gpu_memory(gpu_memory)
     with spinner("counting"):
         from mm.hub import find_config, known_names
-        from mm.plan import Workload, make_plan
+        from mm.plan import make_plan
+        from mm.planner import Workload
 
         work = Workload(
             prompt_tokens=prompt_tokens,
@@ -128,7 +156,16 @@ def plan(
             context=context,
         )
         others = tuple(find_config(name) for name in known_names())
-        made = make_plan(find_config(model, revision), work, device=device, dtype=dtype, others=others)
+        made = make_plan(
+            find_config(model, revision),
+            work,
+            device=device,
+            dtype=dtype,
+            quantization=quantization,
+            device_map=device_map,
+            gpu_memory=gpus,
+            others=others,
+        )
     if json:
         write_json({"schema": "mm.plan/1", **made.to_dict()})
     else:
@@ -159,7 +196,7 @@ def _write_plan(plan: "Plan") -> None:
             ("weight files", bytes_text(plan.download_bytes)),
             *([("for pictures", f"{AUTOENCODER} besides, {bytes_text(plan.autoencoder_bytes)}")]
               if plan.autoencoder_bytes else []),
-            ("type, device", f"{plan.dtype} on {plan.device}"),
+            ("type, device", f"{plan.dtype}{f', {plan.quantization}' if plan.quantization else ''} on {plan.device}"),
             ("cache", f"{plan.cache_bytes_per_token:,} B a token"),
             ("workload", doing),
             ("context", trained),
@@ -170,6 +207,7 @@ def _write_plan(plan: "Plan") -> None:
             ("  activations", f"{bytes_text(peak.activations)} (estimate)"),
             ("  process", bytes_text(peak.overhead)),
             ("free memory", f"{bytes_text(plan.memory.available)} of {bytes_text(plan.memory.total)}"),
+            *((share.device, _share(share)) for share in plan.devices),
         ]
     )  # fmt: skip
     if plan.fits:
@@ -181,6 +219,15 @@ def _write_plan(plan: "Plan") -> None:
         write(f"  {suggestion.flags}  needs {bytes_text(suggestion.peak_bytes)}, {verdict}")
     if not any(suggestion.fits for suggestion in plan.suggestions):
         write("Nothing above fits. Free some memory, or use a larger machine.")
+
+
+def _share(share: "DeviceShare") -> str:
+    """What one of several GPUs holds, in words."""
+    peak = share.peak
+    return (
+        f"{share.holds}: {bytes_text(peak.weights)} of weights, {bytes_text(peak.total)} at the peak, "
+        f"{bytes_text(share.memory.available)} free: {'fits' if share.fits else 'does not fit'}"
+    )
 
 
 def env(json: options.Json = False) -> None:

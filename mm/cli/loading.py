@@ -4,9 +4,10 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mm.cli.output import spinner
+from mm.cli.output import note, spinner
+from mm.config import Quantization
 
 if TYPE_CHECKING:
     from mm.pipeline import Pipeline
@@ -21,9 +22,15 @@ def load_pipeline(
     context: int | None = None,
     max_running: int | None = None,
     vae: str | None = None,
+    *,
+    quantization: Quantization | None = None,
+    compile: bool = False,
+    device_map: Literal["auto"] | None = None,
 ) -> "Pipeline":
     """The model, with a spinner on a terminal; a download shows its own progress bar there."""
     from mm.hub import find_config
+
+    check_loading(device, quantization, device_map)
 
     if not sys.stderr.isatty():
         # Bars are for terminals. The hub's library reads this variable when it is imported.
@@ -36,7 +43,7 @@ def load_pipeline(
         from mm.generation.engine import DEFAULT_SLOTS
         from mm.pipeline import Pipeline
 
-        return Pipeline.from_pretrained(
+        pipe = Pipeline.from_pretrained(
             model,
             revision=revision,
             device=device,
@@ -44,7 +51,35 @@ def load_pipeline(
             context=context,
             max_running=DEFAULT_SLOTS if max_running is None else max_running,
             vae=vae,
+            quantization=quantization,
+            compile=compile,
+            device_map=device_map,
         )
+    if pipe.model.placement is not None:
+        from mm.transforms.split import stretches
+
+        note(f"{model}: {stretches(pipe.model.placement)}")
+    return pipe
+
+
+def check_loading(
+    device: str, quantization: Quantization | None = None, device_map: Literal["auto"] | None = None
+) -> None:
+    """Refuse options that this machine cannot follow before a model is fetched.
+
+    Raises:
+        OptionError: an unknown device or one that is not there, or that lacks the type of the quantisation; a device
+            besides a device map, or no GPU for it.
+    """
+    if quantization is None and device_map is None:
+        return
+    from mm.devices import resolve_device
+    from mm.transforms.quantize import check_quantization
+    from mm.transforms.split import check_device_map, visible_gpus
+
+    check_device_map(device_map, device)
+    for place in (resolve_device(device),) if device_map is None else visible_gpus():
+        check_quantization(quantization, place)
 
 
 def check_images(paths: Sequence[str]) -> None:

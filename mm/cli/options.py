@@ -1,9 +1,10 @@
 """Options that several commands share, declared once."""
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from mm import config
 
 DEFAULT_MODEL = "nano-vl2"
 
@@ -13,6 +14,31 @@ Model = Annotated[str, typer.Option("--model", "-m", metavar="NAME", help=MODEL_
 Revision = Annotated[str | None, typer.Option(metavar="REV", help="Branch, tag or commit of a hub id.")]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")]
 Dtype = Annotated[str, typer.Option(metavar="NAME", help="auto, float32, bfloat16 or float16.")]
+
+
+Quantization = Annotated[
+    config.Quantization | None,
+    typer.Option(
+        metavar="KIND",
+        help="Keep the language model's weights in int8, fp8 or int4: less memory, slightly other answers.",
+        show_default="as they are",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the image encoder, which is off by default: slow first picture, faster ones after, on a GPU.",
+    ),
+]
+DeviceMap = Annotated[
+    Literal["auto"] | None,
+    typer.Option(
+        metavar="auto",
+        help="auto: spread the layers over all GPUs, for a model that one cannot hold.",
+        show_default="one device",
+    ),
+]
 MaxTiles = Annotated[
     int | None,
     typer.Option(
@@ -42,15 +68,22 @@ TopP = Annotated[
 TopK = Annotated[int | None, typer.Option(min=0, metavar="K", help="Sample from the K most likely tokens.")]
 Seed = Annotated[int | None, typer.Option(min=0, metavar="N", help="Makes sampling repeatable.")]
 
+SpeculationWindow = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most tokens or codes of one pass with --speculation, 2 to 256.", show_default="16"),
+]
+Lookup = Annotated[
+    str | None,
+    typer.Option(
+        "--speculation",
+        metavar="NAME",
+        help="prompt-lookup: the same answer in fewer passes where it repeats text of the prompt.",
+        show_default="off",
+    ),
+]
 
-class SpecialTokensChoice(StrEnum):
-    """Values of ``mm.chat.SpecialTokens``."""
 
-    AUTO = "auto"
-    ALL = "all"
-    NONE = "none"
-
-
+SpecialTokensChoice = Literal["auto", "all", "none"]  # mm.chat.SpecialTokens, which imports too much for a help page
 SpecialTokens = Annotated[
     SpecialTokensChoice,
     typer.Option(
@@ -60,3 +93,19 @@ SpecialTokens = Annotated[
 ]
 System = Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document (docs/json.md).")]
+
+
+def parse_size(option: str, text: str | None, *, such_as: str) -> tuple[int, int] | None:
+    """Width and height in pixels of "WIDTHxHEIGHT".
+
+    Raises:
+        BadParameter: it is something else; the message names the option and shows ``such_as``.
+    """
+    if text is None:
+        return None
+    width, _, height = text.partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(
+            f"{text!r} is not a size; write WIDTHxHEIGHT in pixels, such as {such_as}", param_hint=option
+        )
+    return int(width), int(height)

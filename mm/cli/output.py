@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from mm.cli.spelling import as_typed
 from mm.errors import ResourceError
 
 FULL = "cannot write to standard output: {}. Free some space, or send it to another place."
@@ -151,7 +152,7 @@ def readable_warnings() -> Iterator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        text = str(message).strip()
+        text = as_typed(str(message).strip())
         if text not in shown:
             shown.add(text)
             note(f"warning: {text}")

@@ -1,26 +1,25 @@
 """The interactive session of `mm chat`."""
 
 import json
-import os
 import shlex
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm import images as images_module
 from mm.chat import IMAGE_TAGS
 from mm.cli.chat import write_stream
+from mm.cli.interrupt import first_interrupt
 from mm.cli.output import note, write
+from mm.cli.spelling import error_text
 from mm.errors import InputError, MMError, ResourceError
+from mm.whole_file import write_whole
 
 if TYPE_CHECKING:
     import PIL.Image
 
     from mm.pipeline import Pipeline
-    from mm.reply import TextStream
     from mm.request import ChatOptions
 
 HELP = """\
@@ -63,7 +62,7 @@ class Session:
             try:
                 self._command(line) if line.startswith("/") else self._ask(line)
             except MMError as error:
-                note(f"error: {error}")
+                note(f"error: {error_text(error)}")
             except KeyboardInterrupt:  # while an image is opened, or a second time while an answer ends
                 note("\nStopped.")
 
@@ -123,13 +122,10 @@ class Session:
             file = Path(path).expanduser()
             if file.is_file() and file.suffix.lower() != ".json":
                 raise InputError(f"{path} exists and is no .json file, so it is not overwritten. Choose another file.")
-            if file.is_file():
-                _replace(file, text)
-            else:
-                file.write_text(text, "utf-8")
         except (OSError, RuntimeError) as error:  # RuntimeError: the home of nobody
             reason = getattr(error, "strerror", None) or error
             raise ResourceError(f"cannot write {path}: {reason}. Choose another file.") from error
+        write_whole(file, text.encode())
         note(f"{len(self.messages)} messages are in {path}.")
 
     def _ask(self, question: str) -> None:
@@ -139,7 +135,7 @@ class Session:
         message = {"role": "user", "content": tags + question, "images": names}
         shown = {**message, "images": images}
         stream = self.pipe.stream(messages=[*self._shown, shown], **self.options)
-        with _interrupts_cancel(stream):
+        with first_interrupt(stream.cancel):
             write_stream(stream)
         reply = stream.reply
         if reply.finish_reason == "cancelled":
@@ -154,21 +150,6 @@ class Session:
             self.images = []
 
 
-@contextmanager
-def _interrupts_cancel(stream: "TextStream") -> Iterator[None]:
-    """The first Ctrl-C ends the answer within a step; a second one interrupts whatever still runs."""
-
-    def cancel(number: int, frame: object) -> None:
-        stream.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _enable_history() -> None:
     """Arrow keys and history for `input`, where Python has readline; nothing is written to disk."""
     try:
@@ -176,16 +157,6 @@ def _enable_history() -> None:
     except ImportError:
         return  # Windows: the console has its own
     readline.parse_and_bind("tab: complete")
-
-
-def _replace(file: Path, text: str) -> None:
-    """Overwrite a file in one step: what it held stays there until all of the new text is on the disk."""
-    new = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        new.write_text(text, "utf-8")
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _unquote(text: str) -> str:

@@ -1,5 +1,6 @@
 """`mm tokens encode`, `mm tokens decode`: pictures to image codes and back."""
 
+import io
 import json as json_format
 import os
 from pathlib import Path
@@ -10,9 +11,10 @@ import typer
 from mm.cli import options
 from mm.cli.draw import DEFAULT_MODEL, check_model
 from mm.cli.loading import check_images, load_pipeline
-from mm.cli.output import note, write, write_json
-from mm.drawn_file import check_target, check_writable
-from mm.errors import InputError, OptionError, ResourceError
+from mm.cli.output import note, spinner, write, write_json
+from mm.drawn_file import check_target
+from mm.errors import InputError, OptionError
+from mm.whole_file import check_writable, write_whole
 
 if TYPE_CHECKING:
     from mm.pipeline import Pipeline
@@ -52,10 +54,11 @@ def encode(
 
         height, width = pipe.picture_size
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    codes = pipe.encode_image(picture)
     from mm.pictures import psnr
 
-    loss = psnr(picture, pipe.decode_image(codes))
+    with spinner(f"encoding {picture.width}x{picture.height} pixels"):
+        codes = pipe.encode_image(picture)
+        loss = psnr(picture, pipe.decode_image(codes))
     values = {
         "schema": "mm.tokens/1",
         "model": pipe.name,
@@ -66,10 +69,7 @@ def encode(
     if output is None:
         write_json(values)
         return
-    try:
-        output.write_text(json_format.dumps(values) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ResourceError(f"cannot write {str(output)!r}: {error.strerror}. Name another file") from error
+    write_whole(output, (json_format.dumps(values) + "\n").encode())
     down, across = codes.shape
     write(f"{output}\t{down} x {across} codes\tPSNR {loss:.2f} dB")
 
@@ -96,12 +96,12 @@ def decode(
     pipe = _load(model, revision, device, dtype)
     if values.get("model") not in (None, pipe.name):
         note(f"warning: the codes are of {values['model']!r}; to {pipe.name} they mean another picture")
-    picture = pipe.decode_image(values["codes"])
+    with spinner("decoding"):
+        picture = pipe.decode_image(values["codes"])
     loss = None if original is None else psnr(original, picture)
-    try:
-        picture.save(output, format="PNG")
-    except OSError as error:
-        raise ResourceError(f"cannot write {str(output)!r}: {error.strerror or error}. Name another file") from error
+    data = io.BytesIO()
+    picture.save(data, format="PNG")
+    write_whole(output, data.getvalue())
     write("\t".join([str(output), *([] if loss is None else [f"PSNR {loss:.2f} dB"])]))
 
 

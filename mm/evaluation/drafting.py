@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mm.errors import OptionError
+from mm.generation.speculation import accepted
 from mm.language.decoder import Decoder
 from mm.language.prediction import Predictor
 
@@ -71,9 +72,8 @@ def complete_with_drafts(
     while len(tokens) < count:
         position = len(prompt) + len(tokens) - 1  # of the newest token
         hidden = _run(decoder, [tokens[-1], draft], position, cache)  # (1, 2, D)
-        new = [_best(decoder, hidden[:, 0])]
-        if new[0] == draft:
-            new.append(_best(decoder, hidden[:, 1]))
+        chosen = decoder.logits(hidden).argmax(dim=-1).cpu()  # (1, 2)
+        new = chosen[0, : int(accepted(torch.tensor([[draft]]), chosen[:, :1])) + 1].tolist()
         tokens += new
         steps += 1
         places = torch.arange(position, position + len(new), device=hidden.device)[None]

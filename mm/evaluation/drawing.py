@@ -15,9 +15,10 @@ from mm.evaluation.metrics import Interval, wilson
 from mm.evaluation.report import Answer, Report, Row
 from mm.evaluation.scene_checker import Seen, look
 from mm.evaluation.suites import Progress
+from mm.evaluation.tasks import DRAWING
 from mm.evaluation.wishes import Verdict, judge
 
-TASK = "draw"
+TASK = DRAWING
 ALL = "all six categories"
 _ATTRIBUTES = ("background", "count", "shapes", "colours", "binding", "layout")
 
@@ -35,7 +36,14 @@ class Artist(Protocol):
     """Draws, as ``Pipeline`` does."""
 
     def generate_images(
-        self, prompt: Sequence[str], *, guidance_scale: float, temperature: float, seed: int | None, batch_size: int
+        self,
+        prompt: Sequence[str],
+        *,
+        guidance_scale: float | None,
+        temperature: float | None,
+        top_p: float | None,
+        seed: int | None,
+        batch_size: int,
     ) -> Drawn:
         """One picture of each prompt."""
         ...
@@ -46,8 +54,9 @@ def evaluate_drawing(
     *,
     limit: int = 500,
     scene_limit: int = 100,
-    guidance_scale: float = 2.0,
-    temperature: float = 1.0,
+    guidance_scale: float | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
     seed: int = 0,
     batch_size: int = 8,
     progress: Callable[[Progress], None] | None = None,
@@ -58,8 +67,9 @@ def evaluate_drawing(
         artist: the model, usually a ``Pipeline``.
         limit: prompts of the six categories together.
         scene_limit: prompts of each row of whole scenes, and of pairs that were never trained; 0 leaves them out.
-        guidance_scale: of every picture.
-        temperature: of every picture.
+        guidance_scale: of every picture; None takes the artist's own.
+        temperature: likewise.
+        top_p: likewise.
         seed: of the pictures; the prompts are always the same.
         batch_size: pictures that are drawn together.
         progress: called after every batch.
@@ -76,7 +86,12 @@ def evaluate_drawing(
     for first in range(0, len(prompts), batch_size):
         batch = [prompt.text for prompt in prompts[first : first + batch_size]]
         drawn = artist.generate_images(
-            batch, guidance_scale=guidance_scale, temperature=temperature, seed=seed + first, batch_size=batch_size
+            batch,
+            guidance_scale=guidance_scale,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed + first,
+            batch_size=batch_size,
         )
         images = drawn.images
         assert isinstance(images, list), "PIL pictures are the default"
@@ -89,6 +104,7 @@ def evaluate_drawing(
         "scene_limit": scene_limit,
         "guidance_scale": guidance_scale,
         "temperature": temperature,
+        "top_p": top_p,
         "seed": seed,
         "control": "other prompts",
     }

@@ -20,6 +20,7 @@ from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+from mm.config import Quantization
 from mm.errors import OptionError, ResourceError
 from mm.evaluation.asking import Asked, OwnDesk, Reader, places_for
 from mm.evaluation.rendering import without_interrupts
@@ -29,6 +30,7 @@ OpenReader = Callable[[int], Reader]
 """Makes the reader of the process with this number, from 0 on. A function or a partial of a module, so that it can be
 sent to the process."""
 
+MOST_PROCESSES = 64  # of one machine: each has the model, and a gigabyte of main memory for Python and torch
 _END_SECONDS = 3.0  # for the processes to end by themselves: a step of the model, or not at all while one is loaded
 
 
@@ -45,6 +47,8 @@ class PipelineOpener:
     device: str = "auto"
     dtype: str = "auto"
     max_running: int = 8
+    quantization: Quantization | None = None
+    compile: bool = False
 
     def __call__(self, number: int) -> Reader:
         """The pipeline of the process ``number``."""
@@ -59,7 +63,13 @@ class PipelineOpener:
         if device.type == "cpu":
             torch.set_num_threads(max(1, torch.get_num_threads() // self.processes))
         return Pipeline.from_pretrained(
-            self.model, revision=self.revision, device=device, dtype=self.dtype, max_running=self.max_running
+            self.model,
+            revision=self.revision,
+            device=device,
+            dtype=self.dtype,
+            max_running=self.max_running,
+            quantization=self.quantization,
+            compile=self.compile,
         )
 
 
@@ -180,8 +190,13 @@ def open_readers(
         max_tiles: most tiles that a picture is cut into; None as published.
 
     Raises:
-        OptionError: ``processes`` or ``batch_size`` below 1.
+        OptionError: ``processes`` or ``batch_size`` out of its range.
     """
+    if processes > MOST_PROCESSES:
+        raise OptionError(
+            f"processes is {processes:,}; expected at most {MOST_PROCESSES}: each loads the model and takes about 1 GB "
+            "of main memory. 8 fill a GPU"
+        )
     for name, value in (("processes", processes), ("batch_size", batch_size)):
         if value < 1:
             raise OptionError(f"{name} is {value}; expected 1 or more")

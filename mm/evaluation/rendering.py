@@ -83,6 +83,10 @@ def open_painter(workers: int, folders: Sequence[Path] | None = None) -> Iterato
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         yield Painter(fonts, pool, workers)
+    except BaseException:  # Ctrl-C, too: nobody waits for the pictures that are being drawn
+        for process in list(pool._processes.values()):  # Python 3.14 has kill_workers
+            process.kill()
+        raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

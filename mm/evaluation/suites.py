@@ -21,7 +21,7 @@ from mm.evaluation.metrics import Interval, bootstrap_cer, transcription_errors,
 from mm.evaluation.readers import ReaderPool
 from mm.evaluation.rendering import open_painter
 from mm.evaluation.report import Answer, Report, Row, refusals
-from mm.evaluation.tasks import BY_NAME, TASKS, Task
+from mm.evaluation.tasks import BY_NAME, DRAWING, TASKS, Task
 from mm.evaluation.tesseract import missing_tesseract, read_with_tesseract, tesseract_version
 
 
@@ -161,7 +161,10 @@ def _check_options(tasks: Sequence[str], known: Sequence[str], numbers: Mapping[
             raise OptionError(f"{name} is {value}; expected {least} or more")
     unknown = [name for name in tasks if name not in known]
     if unknown or not tasks:
-        raise OptionError(f"unknown task {', '.join(map(repr, unknown)) or '(none)'}. Tasks: {', '.join(known)}")
+        raise OptionError(
+            f"unknown task {', '.join(map(repr, unknown)) or '(none)'}. Tasks: {', '.join(known)}; alone, for a model "
+            f"that draws: {DRAWING}"
+        )
 
 
 def _rows(task: str, answers: Sequence[Answer], tesseract: Sequence[tuple[int, int]]) -> list[Row]:

@@ -58,6 +58,10 @@ BY_NAME: dict[str, Task] = {"drawings": Task("mm.evaluation.held_out_drawings:re
 """Tasks that are only run where they are asked for: pictures as small as nano-janus draws them."""
 
 
+DRAWING = "draw"
+"""Not of these tables: nothing is asked, a model draws; it runs alone (``mm.evaluation.drawing``)."""
+
+
 @cache
 def load_renderer(name: str) -> Renderer:
     """The renderer of a task.

@@ -15,6 +15,10 @@ from mm.weights import KeyMap
 class FamilyConfig(Protocol):
     """What the rest of the library may ask of any family's config; all else is between a config and its family."""
 
+    def __hash__(self) -> int:
+        """Equal configs are one key of a table."""
+        ...
+
     @property
     def family(self) -> str:
         """Name in the table of families."""

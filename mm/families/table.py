@@ -12,13 +12,13 @@ from mm.devices import resolve_device, resolve_dtype
 from mm.errors import CheckpointNotFoundError, ConfigError, OptionError, ResourceError, TaskError
 from mm.families.family import Family, FamilyConfig
 from mm.generation.image_head import ImageHead
-from mm.hub import Checkpoint, bundled_models, find_checkpoint, find_config, published_configs
+from mm.hub import AUTOENCODER_FILES, Checkpoint, bundled_models, find_checkpoint, find_config, published_configs
 from mm.model import VisionLanguageModel
 from mm.pictures import DrawDefaults
 from mm.processing.base import Processor, ProcessorSpec
 from mm.registry import Registry
 from mm.shards import tensor_shapes
-from mm.weights import Progress, load_weights, save_weights
+from mm.weights import Placement, Progress, load_weights, save_weights
 
 # The shipped models stay under the size that plain git and every code host accept.
 MAX_SHARD_BYTES = 15 * 2**20
@@ -56,7 +56,7 @@ def drawing_defaults(folder: Path) -> DrawDefaults:
     numbers = values.values() if isinstance(values, dict) else [None]
     if not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not {*values} <= {*known}:
         raise ConfigError(
-            f"{path} has drawing {values!r}; expected an object of numbers, of {' and '.join(known)}. Correct it, or "
+            f"{path} has drawing {values!r}; expected an object of numbers, of {', '.join(known)}. Correct it, or "
             "leave it out."
         )
     try:
@@ -174,6 +174,7 @@ def load_model(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "auto",
     progress: Progress | None = None,
+    placement: Placement | None = None,
 ) -> VisionLanguageModel:
     """The model of a checkpoint folder, strictly loaded, in evaluation mode, without gradients.
 
@@ -182,6 +183,7 @@ def load_model(
         device: where the model goes.
         dtype: type of its weights there.
         progress: see `mm.weights.load_weights`.
+        placement: where each parameter goes instead.
 
     Raises:
         CheckpointError: the folder is not a complete checkpoint of a known family.
@@ -198,12 +200,23 @@ def load_model(
         model,
         folder,
         family.keys(config),
-        device=place,
+        device=place if placement is None else placement,
         dtype=resolve_dtype(dtype, place),
         scale_block=family.block(config),
         progress=progress,
     )
+    model.decoder.read_placement()
     return model.eval().requires_grad_(False)
+
+
+def known_parameters() -> dict[FamilyConfig, int]:
+    """Parameters of the bundled and the published models, by config: counted once, for building each takes seconds.
+
+    The numbers are those of ``parameters.json`` beside this file, which a test counts again.
+    """
+    numbers = read_json(Path(__file__).with_name("parameters.json"))
+    folders = {**bundled_models(), **published_configs()}
+    return {load_config(folder): numbers[name] for name, folder in folders.items() if name in numbers}
 
 
 def drawing_models() -> list[str]:
@@ -323,8 +336,9 @@ def save_pretrained(
     Args:
         model: a model of the architecture that ``source`` describes.
         folder: created when missing; must not hold other weights.
-        source: the folder the model was built from: its config, tokenizer and processor files are copied, and the
-            tensors that the model drops on purpose, where it has weights.
+        source: the folder the model was built from: its config, tokenizer and processor files are copied, the
+            autoencoder of a model that draws by flow where it is in the folder ``vae``, and the tensors that the model
+            drops on purpose, where it has weights.
         dtype: type on disk.
         max_shard_bytes: largest size of one file.
 
@@ -348,11 +362,16 @@ def save_pretrained(
         if present:
             raise ResourceError(f"{folder} already holds weights ({present[0]}). Choose an empty folder.")
         if folder.resolve() != source.resolve():
-            for path in sorted(source.iterdir()):
-                if path.suffix in COPIED_SUFFIXES and not path.name.endswith(".index.json"):
-                    if not (folder / path.name).exists():
-                        copied.append(folder / path.name)
-                    shutil.copyfile(path, folder / path.name)
+            files = [path for path in sorted(source.iterdir()) if path.suffix in COPIED_SUFFIXES]
+            files = [path for path in files if not path.name.endswith(".index.json")]
+            if model.flow_head is not None:
+                files += [path for path in (source / "vae" / name for name in AUTOENCODER_FILES) if path.is_file()]
+            for path in files:
+                target = folder / path.relative_to(source)
+                target.parent.mkdir(exist_ok=True)
+                if not target.exists():
+                    copied.append(target)
+                shutil.copyfile(path, target)
         if family.block(config) is not None:
             _drop_quantization(folder / "config.json")
         save_weights(

@@ -59,6 +59,7 @@ class Admission:
         self.steps = Steps(decoder, self.sides, self.slots, device, num_rows, graphs=graphs)
         self.lanes: list[Lane] = []  # of what runs; lanes[i] has slot i
         self.prefilling: Task | None = None
+        self.joined: list[Task] = []  # begun with it, and next
         self.flowing: FlowTask | None = None  # the picture that is being drawn by flow
         self.statistics = Statistics()
         self._failed: list[FrameType] = []
@@ -77,7 +78,7 @@ class Admission:
     @property
     def idle(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.lanes or self.prefilling or self.flowing or self.intake.waiting)
+        return not (self.lanes or self.prefilling or self.joined or self.flowing or self.intake.waiting)
 
     def let_go(self) -> None:
         """Empty the calls in which requests have failed: who keeps an error must not keep the tensors and the engine
@@ -91,7 +92,7 @@ class Admission:
     def end_begun(self, error: BaseException | None) -> None:
         """End every request that has a slot, with an error or as cancelled, and forget all that was computed."""
         tasks = self.begun()
-        self.lanes, self.prefilling, self.flowing = [], None, None
+        self.lanes, self.prefilling, self.joined, self.flowing = [], None, [], None
         try:
             for side in self.sides:
                 side.clear()
@@ -108,7 +109,7 @@ class Admission:
 
     def begun(self) -> list[Task]:
         """Every request that has a slot."""
-        return [*self.running, self.prefilling] if self.prefilling else self.running
+        return [*self.running, *([self.prefilling] if self.prefilling else []), *self.joined]
 
     def side_of(self, task: Task) -> Side:
         """What a request chooses from."""
@@ -123,7 +124,11 @@ class Admission:
                     self.end(task)
 
     def admit(self, waiting: list[Task]) -> None:
-        """Begin with the request that has waited longest, when there is a slot for it."""
+        """Begin with the request that has waited longest, when there is a slot for it; those that have begun with the
+        one before come first."""
+        if self.joined:
+            self.prefilling = self.joined.pop(0)
+            return
         task = next((task for task in waiting if not task.handle.ended and self._may_begin(task)), None)
         if task is None or len(self.running) >= self.num_slots:
             return
@@ -133,16 +138,22 @@ class Admission:
                 self.slots.distrust()
                 self.steps.forget_graphs()
                 self._known_version = version
-            if self.with_room(partial(self._take_slots, task)):
-                self.intake.remove(task)
+            if self.begin(task):
                 self.prefilling = task
-                for lane in task.lanes:
-                    if lane.embeds is not None:  # computed while it waited, from the prompt's beginning
-                        lane.embeds = lane.embeds[lane.place.filled :]
-                task.number = self.statistics.begun
-                self.statistics.begun += 1
-                task.handle.reused_tokens = sum(lane.place.filled for lane in task.lanes)
-                self.statistics.reused_tokens += task.handle.reused_tokens
+
+    def begin(self, task: Task) -> bool:
+        """Give a request that waits its slots, where there are any."""
+        if not self.with_room(partial(self._take_slots, task)):
+            return False
+        self.intake.remove(task)
+        for lane in task.lanes:
+            if lane.embeds is not None:  # computed while it waited, from the prompt's beginning
+                lane.embeds = lane.embeds[lane.place.filled :]
+        task.number = self.statistics.begun
+        self.statistics.begun += 1
+        task.handle.reused_tokens = sum(lane.place.filled for lane in task.lanes)
+        self.statistics.reused_tokens += task.handle.reused_tokens
+        return True
 
     def _may_begin(self, task: Task) -> bool:
         """Whether it need not wait for another one to end: pictures by flow are drawn one after another."""
@@ -192,6 +203,8 @@ class Admission:
             return
         if task is self.prefilling:
             self.prefilling = None
+        elif task in self.joined:
+            self.joined.remove(task)
         elif task is self.flowing:
             self.flowing = None
         elif isinstance(task, ChosenTask) and task in self.side_of(task).running:
@@ -242,9 +255,12 @@ class Admission:
         try:
             return work()
         except (CacheMemoryError, MemoryError, RuntimeError) as error:
-            if self.release is None or not (isinstance(error, CacheMemoryError) or is_out_of_memory(error)):
+            kept = self.release is not None or self.steps.graphs is not None
+            if not kept or not (isinstance(error, CacheMemoryError) or is_out_of_memory(error)):
                 raise
-        self.release()  # not in the block above: the error holds the tensors of what failed
+        self.steps.forget_graphs()  # not in the block above: the error holds the tensors of what failed
+        if self.release is not None:
+            self.release()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return work()

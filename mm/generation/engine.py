@@ -5,7 +5,8 @@
     for piece in handle: ...          # or: async for piece in handle; or: handle.result()
 
 ``mm.generation.scheduler`` says what the thread does. Everything that answers runs through here: nothing else runs a
-decode loop, but for one that is measured (``mm.evaluation.drafting``).
+decode loop, but for one that is measured (``mm.evaluation.drafting``). Several tokens of an answer may come from one
+step: ``mm.generation.speculation``.
 """
 
 import atexit

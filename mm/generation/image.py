@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from mm.contracts import Inputs
+from mm.errors import OptionError
 from mm.generation.sampling import SamplingOptions
+from mm.generation.speculation import check_speculates_on
 from mm.generation.stopping import FinishReason
 
 
@@ -18,11 +20,21 @@ class ImageRow:
     Args:
         options: how to choose codes.
         num_codes: codes of a whole picture.
-        generator: this picture's own random numbers, on the CPU; one is taken a code, none where it is greedy.
+        generator: this picture's own random numbers, on the CPU; one is taken a code, none where it is greedy. With
+            speculation two are taken for each place of a pass.
+
+    Raises:
+        OptionError: speculation of the kind for texts, or together with log-probabilities.
     """
 
     def __init__(self, *, options: SamplingOptions, num_codes: int, generator: torch.Generator) -> None:
         assert num_codes >= 1
+        check_speculates_on("pictures", options.speculation)
+        if options.speculation is not None and options.logprobs:
+            raise OptionError(
+                f"logprobs=True is for texts, and speculation={options.speculation!r} gives none of the codes of a "
+                "picture. Leave one of the two out."
+            )
         self.options = options
         self.max_new_tokens = num_codes
         self.prompt_ids = torch.empty(0, dtype=torch.int64)  # of tokens: they are no codes that could be repeated

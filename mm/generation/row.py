@@ -7,8 +7,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from mm.errors import OptionError
 from mm.generation.detokenize import Detokenizer
 from mm.generation.sampling import SamplingOptions
+from mm.generation.speculation import check_speculates_on
 from mm.generation.stopping import FinishReason, LoopDetector, StopStrings
 
 
@@ -77,6 +79,9 @@ class Row:
         hidden_ids: tokens that are kept in ``tokens`` and left out of the text.
         decode: text of a list of token ids.
         constraint: narrows the choice of tokens; while it does, n-gram bans do not apply.
+
+    Raises:
+        OptionError: speculation of the kind for pictures, or together with a constraint.
     """
 
     def __init__(
@@ -92,6 +97,12 @@ class Row:
         constraint: TokenConstraint | None = None,
     ) -> None:
         assert max_new_tokens >= 1
+        check_speculates_on("texts", options.speculation)
+        if options.speculation is not None and constraint is not None:
+            raise OptionError(
+                "a constraint (constrain_boxes) needs each token before the next is chosen, and speculation chooses "
+                "several at once. Leave one of the two out."
+            )
         self.prompt_ids = prompt_ids
         self.options = options
         self.max_new_tokens = max_new_tokens

@@ -12,6 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mm.errors import OptionError
+from mm.generation.speculation import Speculation, check_speculation
+
+LONG_ROW, PIECES = 32768, 64  # see `largest`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,10 @@ class SamplingOptions:
         stop: strings that end the answer; they are not part of it.
         logprobs: also return the log-probability of every token of the answer.
         detect_loops: end an answer that repeats itself without end, with the finish reason "loop".
+        speculation: choose several tokens in one pass over the weights (``mm.generation.speculation``): "prompt-lookup"
+            for texts, "jacobi" for pictures; None chooses one after the other. Not together with repetition_penalty or
+            no_repeat_ngram_size, which need each token before the next.
+        speculation_window: most tokens of such a pass, 2 to 256; None is 16.
 
     Raises:
         OptionError: a value out of its range, or a contradiction.
@@ -52,6 +59,8 @@ class SamplingOptions:
     stop: tuple[str, ...] = ()
     logprobs: bool = False
     detect_loops: bool = True
+    speculation: Speculation | None = None
+    speculation_window: int | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:
@@ -72,6 +81,13 @@ class SamplingOptions:
                 raise OptionError(f"{name} is {value!r}; expected True or False.")
         if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
             raise OptionError(f"stop is {self.stop!r}; expected a tuple of strings that are not empty.")
+        check_speculation(self.speculation, self.speculation_window)
+        if self.speculation is not None and (self.repetition_penalty != 1 or self.no_repeat_ngram_size):
+            name = "no_repeat_ngram_size" if self.no_repeat_ngram_size else "repetition_penalty"
+            raise OptionError(
+                f"{name}={getattr(self, name)} needs each token before the next is chosen, and speculation chooses "
+                "several at once. Leave one of the two out."
+            )
         asked = [name for name in ("temperature", "top_p", "top_k") if getattr(self, name)]
         if self.do_sample is False and asked:
             raise OptionError(
@@ -116,6 +132,7 @@ class BatchSampler:
         self.device = device
         self.num_rows = num_rows
         self._options = [SamplingOptions()] * num_rows
+        self._written: list[SamplingOptions | None] = [None] * num_rows  # what the tensors below hold
         self._temperature = torch.ones(num_rows, 1, device=device)
         self._top_p = torch.ones(num_rows, 1, device=device)
         self._top_k = torch.full((num_rows, 1), vocab_size, device=device)
@@ -139,6 +156,15 @@ class BatchSampler:
         self._options[row] = options
         if options.no_repeat_ngram_size and max_new_tokens > self._answer.shape[1]:
             self._answer = F.pad(self._answer, (0, max_new_tokens - self._answer.shape[1]))
+        if options != self._written[row]:  # seven launches
+            self._write(row, options)
+        self._count[row] = 0
+        if options.repetition_penalty != 1.0:
+            self._seen[row] = False
+            self._seen[row, prompt_ids.to(self.device)] = True
+        self._refresh()
+
+    def _write(self, row: int, options: SamplingOptions) -> None:
         vocab_size = self._seen.shape[1]
         self._temperature[row] = 1.0 if not options.samples or options.temperature is None else options.temperature
         self._top_p[row] = 1.0 if options.top_p is None else options.top_p
@@ -146,24 +172,26 @@ class BatchSampler:
         self._greedy[row] = not options.samples
         self._penalty[row] = options.repetition_penalty
         self._ngram_size[row] = options.no_repeat_ngram_size
-        self._count[row] = 0
-        if options.repetition_penalty != 1.0:
-            self._seen[row] = False
-            self._seen[row, prompt_ids.to(self.device)] = True
-        self._refresh()
+        self._written[row] = options
 
     def swap(self, first: int, second: int) -> None:
         """Exchange the answers of two rows."""
         if first == second:
             return
-        self._options[first], self._options[second] = self._options[second], self._options[first]
-        for state in (
-            self._temperature, self._top_p, self._top_k, self._greedy, self._penalty, self._seen, self._ngram_size,
-            self._answer, self._count,
-        ):  # fmt: skip
+        states: list[Tensor] = []  # that are read of one of the two, and differ
+        either = self._options[first], self._options[second]
+        if self._written[first] is None or self._written[first] != self._written[second]:
+            states += self._temperature, self._top_p, self._top_k, self._greedy, self._penalty, self._ngram_size
+        if any(options.repetition_penalty != 1.0 for options in either):
+            states.append(self._seen)
+        if any(options.no_repeat_ngram_size for options in either):
+            states += self._answer, self._count
+        for state in states:
             kept = state[first].clone()
             state[first] = state[second]
             state[second] = kept
+        self._options[first], self._options[second] = self._options[second], self._options[first]
+        self._written[first], self._written[second] = self._written[second], self._written[first]
 
     def free(self, row: int) -> None:
         """The answer of this row has ended: its options cost the others nothing from now on."""
@@ -175,6 +203,7 @@ class BatchSampler:
         self._max_ngram = max(options.no_repeat_ngram_size for options in self._options)
         self.any_logprobs = any(options.logprobs for options in self._options)
         self.any_sampled = any(options.samples for options in self._options)
+        self._any_truncated = any(options.top_k or options.top_p not in (None, 1) for options in self._options)
 
     @property
     def work(self) -> tuple[bool, ...]:
@@ -223,7 +252,7 @@ class BatchSampler:
             scores = scores.masked_fill(banned, -torch.inf)
         if allowed is not None:
             scores = scores.masked_fill(~allowed, -torch.inf)
-        best, tokens = scores.max(dim=-1)
+        best, tokens = largest(scores)
         if self.any_sampled:
             drawn = draw(scores, uniforms, self._temperature[rows], self._top_k[rows], self._top_p[rows])
             tokens = torch.where(self._greedy[rows], tokens, drawn)
@@ -231,6 +260,55 @@ class BatchSampler:
         if self.any_logprobs:
             logprobs = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
         return torch.where(best.isnan(), -1, tokens), logprobs
+
+    def choose_ahead(self, logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What ``choose`` gives at several places, for rows that have no penalties and n-gram bans. Changes nothing.
+
+        Args:
+            logits: (B, T, V) float32 of all rows.
+            uniforms: (B, T) float32 in [0, 1).
+
+        Returns:
+            tokens (B, T) and log-probabilities (B, T) or None, as ``choose``.
+        """
+        rows, places = logits.shape[:2]
+        best, tokens = logits.max(dim=-1)
+        if self.any_sampled:
+            temperature, top_k, top_p = self._repeated(slice(0, rows), places)
+            drawn = draw(logits.flatten(0, 1), uniforms.flatten(), temperature, top_k, top_p).view_as(tokens)
+            tokens = torch.where(self._greedy[:rows, None], tokens, drawn)
+        logprobs = None
+        if self.any_logprobs:
+            logprobs = logits.log_softmax(dim=-1).gather(2, tokens[..., None])[..., 0]
+        return torch.where(best.isnan(), -1, tokens), logprobs
+
+    def distributions(self, logits: Tensor, rows: Tensor) -> Tensor:
+        """What ``choose`` draws from, for rows that have no penalties and n-gram bans.
+
+        Args:
+            logits: (M, T, V) float32 at several places of some rows.
+            rows: (M,) int64, which.
+
+        Returns:
+            (M, T, V) float32 that add up to 1; of a greedy row 1 at the most likely token.
+        """
+        temperature, top_k, top_p = self._repeated(rows, logits.shape[1])
+        flat = logits.flatten(0, 1)
+        if self._any_truncated:
+            probs = probabilities(flat, temperature, top_k, top_p)
+        else:
+            probs = (flat / temperature).softmax(dim=-1)
+        certain = torch.zeros_like(probs).scatter_(1, flat.argmax(dim=-1, keepdim=True), 1.0)
+        greedy = self._greedy[rows].repeat_interleave(logits.shape[1])
+        return torch.where(greedy[:, None], certain, probs).view_as(logits)
+
+    def _repeated(self, rows: slice | Tensor, places: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Temperature, top-k and top-p of rows, (B * places, 1)."""
+        return (
+            self._temperature[rows].repeat_interleave(places, dim=0),
+            self._top_k[rows].repeat_interleave(places, dim=0),
+            self._top_p[rows].repeat_interleave(places, dim=0),
+        )
 
     def remember(self, tokens: Tensor, *, start: int = 0) -> None:
         """Count the chosen tokens (B,) of the rows from ``start`` on: for penalties and n-grams."""
@@ -256,6 +334,21 @@ class BatchSampler:
         return found.scatter_(1, target, True)[:, :vocab_size]
 
 
+def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, V) -> the largest of each row (B,), nan where there is one, and the first place of it (B,) int64.
+
+    In two rounds where rows are long: torch reduces few long rows on a GPU in as few pieces (28 us of 102,400 numbers,
+    H200).
+    """
+    size = scores.shape[1]
+    if size < LONG_ROW or size % PIECES:
+        best, places = scores.max(dim=-1)
+        return best, places
+    highest, inside = scores.unflatten(1, (PIECES, -1)).max(dim=-1)  # (B, PIECES)
+    best, piece = highest.max(dim=-1)
+    return best, piece * (size // PIECES) + inside.gather(1, piece[:, None])[:, 0]
+
+
 def draw(scores: Tensor, uniforms: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Draw by the inverse of the cumulative distribution, most likely token first.
 
@@ -271,17 +364,28 @@ def draw(scores: Tensor, uniforms: Tensor, temperature: Tensor, top_k: Tensor, t
     Returns:
         (B,) int64 tokens.
     """
-    ordered, tokens = (scores / temperature).sort(dim=-1, descending=True, stable=True)  # (B, V)
-    rank = torch.arange(scores.shape[1], device=scores.device)
-    probs = ordered.masked_fill(rank >= top_k, -torch.inf).softmax(dim=-1)
-    below = probs.cumsum(dim=-1) - probs  # probability of everything more likely
-    probs = torch.where((below < top_p) | (rank == 0), probs, 0.0)
+    probs, tokens = _likeliest_first(scores, temperature, top_k, top_p)
     cumulative = probs.cumsum(dim=-1)
     target = uniforms[:, None] * cumulative[:, -1:]
     chosen = (cumulative <= target).sum(dim=-1, keepdim=True)  # (B, 1)
     # Rounding may carry the target to the very end: the last token with any probability is then meant.
     last = (probs > 0).sum(dim=-1, keepdim=True) - 1
     return tokens.gather(1, chosen.minimum(last).clamp(min=0))[:, 0]
+
+
+def probabilities(scores: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """(B, V) float32, what ``draw`` draws from; arguments as there."""
+    probs, tokens = _likeliest_first(scores, temperature, top_k, top_p)
+    return torch.zeros_like(probs).scatter_(1, tokens, probs / probs.sum(dim=-1, keepdim=True))
+
+
+def _likeliest_first(scores: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    """Probabilities (B, V), those that are left out 0 and the others not scaled up for it, and whose they are."""
+    ordered, tokens = (scores / temperature).sort(dim=-1, descending=True, stable=True)  # (B, V)
+    rank = torch.arange(scores.shape[1], device=scores.device)
+    probs = ordered.masked_fill(rank >= top_k, -torch.inf).softmax(dim=-1)
+    below = probs.cumsum(dim=-1) - probs  # probability of everything more likely
+    return torch.where((below < top_p) | (rank == 0), probs, 0.0), tokens
 
 
 def as_stop_strings(stop: str | Sequence[str] | None) -> tuple[str, ...]:

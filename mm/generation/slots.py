@@ -59,7 +59,7 @@ class Slots:
         self._decoder = decoder
         self._device = device
         self._limit = limit
-        self._bytes_per_token = 0
+        self._bytes: dict[torch.device, int] = {}  # of a token, on each device that has layers
         self._clock = 0
         self._epoch = 0
         self._leading: dict[int, Cache] = {}
@@ -98,6 +98,10 @@ class Slots:
         target.epoch = self._epoch
         self._touch(target)
         return target
+
+    def known(self, keys: Keys, spans: Sequence[ImageSpan]) -> int:
+        """How many positions of a prompt ``take`` would find computed."""
+        return self._longest_prefix(keys, spans)[1]
 
     def give_back(self, slot: Slot, keys: Keys) -> None:
         """Its request has ended; ``keys`` say what is computed, to be found by later prompts."""
@@ -233,13 +237,24 @@ class Slots:
         self.generation += 1
 
     def _size(self, rows: int, length: int) -> int:
-        if not self._bytes_per_token:
-            self._bytes_per_token = self._decoder.new_cache(1, 1).bytes_per_token()
-        return rows * (length + 1) * self._bytes_per_token
+        return rows * (length + 1) * sum(self._bytes_per_token().values())
+
+    def _bytes_per_token(self) -> dict[torch.device, int]:
+        if not self._bytes:
+            self._bytes = self._decoder.new_cache(1, 1).bytes_by_device()
+        return self._bytes
 
     def _free(self) -> int:
-        """Bytes that a new tensor may take."""
-        free = device_memory(str(self._device)).available
-        if self._device.type == "cuda":  # what torch holds and does not use
-            free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        return free
+        """Bytes that a new cache may take. On several devices it is full where the first of them is."""
+        sizes = self._bytes_per_token()
+        if len(sizes) == 1:
+            return _free_on(self._device)
+        whole = sum(sizes.values())
+        return min(_free_on(device) * whole // size for device, size in sizes.items())
+
+
+def _free_on(device: torch.device) -> int:
+    free = device_memory(str(device)).available
+    if device.type == "cuda":  # what torch holds and does not use
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free

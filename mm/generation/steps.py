@@ -8,7 +8,7 @@ answers in powers of two, visible positions in blocks. What rows beyond the runn
 Letters: B rows, N answers of a side, D hidden size, K ids that are chosen from.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mm.contracts import Cache, Decoder
-from mm.generation.graphs import StepGraphs
+from mm.generation.graphs import Outputs, StepGraphs, Work
 from mm.generation.slots import Slots
 from mm.generation.task import ChosenTask, Lane, Side
 from mm.generation.text import advance, visible_bucket
@@ -64,6 +64,9 @@ class Choice:
         logprobs: likewise, float32; None where nobody asked.
         logits: (at least as many, K) float32 on the device, where somebody listens.
         errors: what callers' code raised before the choice.
+
+    Attributes:
+        counts: how many each of the answers gets: 1.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class Choice:
         self.logits = logits
         self.errors = errors
         count = len(tasks)
+        self.counts = [1] * count
         self._tokens, self._logprobs = tokens[:count], None if logprobs is None else logprobs[:count]
         self._ready: torch.cuda.Event | None = None
         if tokens.device.type == "cuda":
@@ -156,19 +160,14 @@ class Steps:
         """
         shape = self._shape(lanes)
         errors: dict[ChosenTask, BaseException] = {}
-        allowed = [self._allowed(self.sides[part.side], part.answers, errors) for part in shape.parts]
+        allowed = [self.allowed(self.sides[part.side], part.answers, errors) for part in shape.parts]
         listened = any(task.on_logits is not None for side in self.sides for task in side.running)
         ints, floats = self._numbers(shape, lanes, uniforms)
         cache = self.slots.leading(shape.rows)
         work = partial(self.compute, shape, cache, allowed, listened)
         recordable = len(shape.parts) == 1 and allowed == [None] and not listened
-        if self.graphs is not None and recordable and not self.sides[shape.parts[0].side].sampler.counts_ngrams:
-            if self.slots.generation != self._generation:  # another cache, elsewhere in memory
-                self.graphs.clear()
-                self._generation = self.slots.generation
-            found = self.graphs.run(shape, work, ints, floats)
-        else:
-            found = work(ints.to(self.device, non_blocking=True), floats.to(self.device, non_blocking=True))
+        recordable = recordable and not self.sides[shape.parts[0].side].sampler.counts_ngrams
+        found = self.launch(shape if recordable else None, work, ints, floats)
         choices = []
         for part, (tokens, logprobs, logits) in zip(shape.parts, _triples(found), strict=True):
             side = self.sides[part.side]
@@ -192,7 +191,7 @@ class Steps:
             nobody asked for these. A recorded step keeps its results for as long as it lives, and logits are large.
         """
         positions, drawn, parts = shape.split(ints, floats)
-        embeds = self._embed(shape, self.ids[: shape.rows], drawn)
+        embeds = self.embed([part.side for part in shape.parts], self.ids[: shape.rows], drawn)
         hidden = advance(self.decoder, embeds, positions, cache, shape.visible)
         found: list[Tensor] = []
         for part, (first, last, uniforms, scales), mask in zip(shape.parts, parts, allowed, strict=True):
@@ -206,20 +205,39 @@ class Steps:
         # Last, and of all parts: a step for which memory was lacking is done again.
         for part, (first, last, _, _), tokens in zip(shape.parts, parts, found[::3], strict=True):
             self.sides[part.side].sampler.remember(tokens)
-            self._place(first, last, tokens)
+            self.place(first, last, tokens)
         return tuple(found)
+
+    def launch(self, shape: Hashable, work: Work, *given: Tensor) -> Outputs:
+        """What ``work`` gives for what the host tells it, as a replay where such a call is recorded.
+
+        Args:
+            shape: see ``StepGraphs.run``; None for a call that cannot be recorded.
+            work: on the cache of ``slots``.
+            given: in memory of the host.
+
+        Returns:
+            Tensors that hold until the next call.
+        """
+        if self.graphs is None or shape is None:
+            return work(*(self.put(numbers) for numbers in given))
+        if self.slots.generation != self._generation:  # another cache, elsewhere in memory
+            self.graphs.clear()
+            self._generation = self.slots.generation
+        return self.graphs.run(shape, work, *(self._pinned(numbers) for numbers in given))
 
     def begin(self, side: Side, logits: Tensor, uniform: float) -> Choice:
         """The first choice of the answer that was added to a side last, from logits (1, K) after its prompt."""
         task, row = side.running[-1], len(side.running) - 1
         errors: dict[ChosenTask, BaseException] = {}
         allowed = self._mask([task], 1, side.num_ids, errors)
-        tokens, logprobs = side.sampler(logits, self._put(torch.tensor([uniform])), allowed, start=row)
-        first, last = self._put(torch.tensor([task.lanes[0].place.index, task.lanes[-1].place.index])).split(1)
-        self._place(first, last, tokens)
+        tokens, logprobs = side.sampler(logits, self.put(torch.tensor([uniform])), allowed, start=row)
+        first, last = self.put(torch.tensor([task.lanes[0].place.index, task.lanes[-1].place.index])).split(1)
+        self.place(first, last, tokens)
         return Choice([task], tokens, logprobs, logits if task.on_logits is not None else None, errors)
 
-    def _place(self, first: Tensor, last: Tensor, tokens: Tensor) -> None:
+    def place(self, first: Tensor, last: Tensor, tokens: Tensor) -> None:
+        """The newest choices (N,) of some answers, whose lanes begin and end at these rows (N,)."""
         known = tokens.clamp(min=0)  # -1 is no number that a model gave; its answer ends when the host reads it
         self.ids[first] = known
         self.ids[last] = known
@@ -237,12 +255,21 @@ class Steps:
         visible = visible_bucket(max(lane.place.filled for lane in lanes))
         return Shape(rows, min(visible, self.slots.length), tuple(parts))
 
-    def _embed(self, shape: Shape, ids: Tensor, drawn: Tensor) -> Tensor:
-        """(B, D), what the decoder is given after these choices (B,), of which ``drawn`` (B,) says 1 for codes."""
-        if len(shape.parts) == 1:
-            return self.sides[shape.parts[0].side].embed(ids)
+    def embed(self, sides: Sequence[int], ids: Tensor, drawn: Tensor) -> Tensor:
+        """What the decoder is given after these choices.
+
+        Args:
+            sides: those that answers of run.
+            ids: (B,) or (B, T).
+            drawn: likewise, 1 where it is a code.
+
+        Returns:
+            (B, D) or (B, T, D).
+        """
+        if len(sides) == 1:
+            return self.sides[sides[0]].embed(ids)
         text, pictures = self.sides
-        return torch.where(drawn[:, None] == 1, pictures.embed(ids * drawn), text.embed(ids * (1 - drawn)))
+        return torch.where(drawn[..., None] == 1, pictures.embed(ids * drawn), text.embed(ids * (1 - drawn)))
 
     def _numbers(self, shape: Shape, lanes: Sequence[Lane], uniforms: dict[ChosenTask, float]) -> tuple[Tensor, Tensor]:
         """What ``Shape.split`` takes apart, on the host."""
@@ -261,15 +288,21 @@ class Steps:
             for task in side.running:
                 for lane in task.lanes:
                     ints[shape.rows + lane.place.index] = int(task.draws)
-        return self._pinned(torch.tensor(ints)), self._pinned(torch.tensor(floats))
+        return torch.tensor(ints), torch.tensor(floats)
 
-    def _allowed(self, side: Side, answers: int, errors: dict[ChosenTask, BaseException]) -> Tensor | None:
+    def allowed(self, side: Side, answers: int, errors: dict[ChosenTask, BaseException]) -> Tensor | None:
+        """(N, K) bool of what constraints allow next, None when nothing is constrained now.
+
+        Args:
+            side: whose answers.
+            answers: N, as many as run or more.
+            errors: what callers' code raises comes here.
+        """
         return self._mask(side.running, answers, side.num_ids, errors)
 
     def _mask(
         self, tasks: Sequence[ChosenTask], answers: int, num_ids: int, errors: dict[ChosenTask, BaseException]
     ) -> Tensor | None:
-        """(N, K) bool of what constraints allow, None when nothing is constrained now."""
         masks: list[Tensor | None] = []
         for task in tasks:
             try:
@@ -281,9 +314,9 @@ class Steps:
             return None
         free = torch.ones(num_ids, dtype=torch.bool)
         masks += [None] * (answers - len(masks))
-        return self._put(torch.stack([free if mask is None else mask for mask in masks]))
+        return self.put(torch.stack([free if mask is None else mask for mask in masks]))
 
-    def _put(self, tensor: Tensor) -> Tensor:
+    def put(self, tensor: Tensor) -> Tensor:
         """A copy where the decoder is, without waiting for what runs there."""
         return self._pinned(tensor).to(self.device, non_blocking=True)
 

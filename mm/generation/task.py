@@ -7,7 +7,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from mm.generation.prompt import Keys
 from mm.generation.row import Answer, ChosenAnswer
 from mm.generation.sampling import BatchSampler
 from mm.generation.slots import Slot
+from mm.generation.speculation import Drafter
 
 
 @dataclass(eq=False, kw_only=True)
@@ -69,11 +70,29 @@ class ChosenTask(Task):
     on_piece: Callable[[str], None] | None = None
     on_logits: Callable[[Tensor], None] | None = None
     unread: int = 0  # choices that the device has made, or will make, and the host has not read
+    drafter: Drafter | None = None  # what guesses ahead, once the answer has begun
+    _uniforms: deque[float] = field(default_factory=deque)  # taken from the row, not used yet
+
+    @property
+    def num_left(self) -> int:
+        """Choices that the answer may need beyond those that are on their way."""
+        return self.row.max_new_tokens - len(self.row.tokens) - self.unread
 
     @property
     def goes_on(self) -> bool:
-        """Whether the answer may need more than the choices that are on their way."""
-        return len(self.row.tokens) + self.unread < self.row.max_new_tokens
+        """Whether there are any."""
+        return self.num_left > 0
+
+    def uniforms(self, count: int) -> Sequence[float]:
+        """The next random numbers of the answer. They stay the next ones: see ``use``."""
+        while len(self._uniforms) < count:
+            self._uniforms.append(self.row.uniform())
+        return list(self._uniforms)[:count]
+
+    def use(self, count: int) -> None:
+        """The next ``count`` random numbers are used up."""
+        for _ in range(count):
+            self._uniforms.popleft()
 
     def length(self, lane: Lane) -> int:
         """Prompt and ids."""
@@ -174,6 +193,8 @@ class Statistics:
     reused_tokens: int = 0  # prompt tokens that did not have to
     decode_steps: int = 0
     decoded_tokens: int = 0  # by these steps; without the first token of each answer, which prefill gives
+    drafted_tokens: int = 0  # guesses that went through the decoder (``mm.generation.speculation``)
+    accepted_tokens: int = 0  # those of them that were right
     seconds: float = 0.0  # of the engine's thread in all steps: while the model computes
     flow_steps: int = 0  # of pictures drawn by flow, each over all positions of one picture
 

@@ -13,6 +13,9 @@ from mm.contracts import Cache, Decoder
 
 PREFILL_CHUNK = 512  # tokens; bounds the memory of a long prompt, and how long others wait for it
 GPU_PREFILL_CHUNK = 2048  # the same on a GPU: each chunk of a mixture of experts reads all experts once
+# On a CPU where nobody waits for a single answer: attention within one piece skips what is hidden (1,437 tokens of
+# nano-vl2 on one core: 0.34 s in one piece, 0.41 s in pieces of 512).
+CPU_BULK_CHUNK = 2048
 VISIBLE_BLOCK = 128  # cache slots read by a decode step grow in blocks, so that few shapes occur
 VISIBLE_SHARE = 8  # and these by an eighth of the whole, so that a long answer does not bring many
 

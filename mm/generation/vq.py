@@ -8,7 +8,7 @@ Letters: B pictures, H W pixels down and across, h w codes down and across, N = 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,13 +40,15 @@ class VQTokenizer(nn.Module):
     def __init__(self, config: VQConfig) -> None:
         super().__init__()
         self.config = config
+        self.path: Callable[[Tensor], Tensor] | None = None  # of one picture; see mm.transforms.towers
         for name, shape in _tensors(config):
             _register(self, name, nn.Parameter(torch.empty(shape)))
         self.reset_parameters()
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles make networks of their own."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_networks", "_bound")}
+        kept = {name: value for name, value in self.__dict__.items() if name not in ("_networks", "_bound")}
+        return {**kept, "path": None}
 
     def reset_parameters(self) -> None:
         """Fresh weights: torch's defaults for convolutions, ones for norms, uniform within 1 / K for the codebook."""
@@ -125,6 +127,12 @@ class VQTokenizer(nn.Module):
 
     def paint(self, vectors: Tensor) -> Tensor:
         """Rows of the codebook (B, h, w, C) -> pixels (B, 3, H, W), about -1..1."""
+        if self.path is not None and vectors.is_cuda and len(vectors) == 1 and not torch.is_grad_enabled():
+            return self.path(vectors)
+        return self.paint_plainly(vectors)
+
+    def paint_plainly(self, vectors: Tensor) -> Tensor:
+        """``paint`` through the modules."""
         _, decoder = self.networks()
         weight = self.get_parameter("post_quant_conv.weight")
         picture = vectors.permute(0, 3, 1, 2).contiguous().to(weight.dtype)  # (B, C, h, w)
@@ -163,7 +171,8 @@ class VQTokenizer(nn.Module):
                     module._parameters[leaf] = parameter
                     continue
                 # A 1 x 1 convolution is diffusers' linear layer.
-                shape, has_graph = old.shape, old.grad_fn is not None
+                # Not by its grad_fn: of a view made without gradients, whose base changed since, torch refuses to tell.
+                shape, has_graph = old.shape, old.requires_grad
                 del old
                 if has_graph:  # no thread but the training one is here
                     module._parameters[leaf] = None

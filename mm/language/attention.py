@@ -3,22 +3,26 @@
 Letters: B rows, T tokens of the call, S visible slots, H heads, K key/value heads, A head dimension, D hidden size.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mm.config import AttentionConfig
 from mm.language.cache import LayerCache
-from mm.language.joint import Joint
+from mm.language.joint import Joint, WithJoint
 from mm.language.rope import rotate
+from mm.products import LEAST_PLACES, attention, suits
 
 
 @dataclass(frozen=True)
 class Step:
     """Where the tokens of one call stand; the same for every layer.
 
-    ``fresh`` means that the call starts its rows: positions are 0..T-1 and no earlier slot is read.
+    ``fresh`` means that the call starts its rows: positions are 0..T-1 and no earlier slot is read. ``rows`` is given
+    for prompts (``Decoder.prompts``): which row of the cache each row of the call is, and ``places`` where each of its
+    tokens goes in the slots of all rows, one row behind the other.
     """
 
     positions: Tensor  # (B, T) int64, also the slots written to
@@ -27,9 +31,21 @@ class Step:
     visible: int  # slots read when not fresh
     mask: Tensor | None  # (B, 1, T, S) bool, True = attend; None = plain causal over the call itself
     fresh: bool
+    rows: Tensor | None = None  # (B,) int64
+    places: Tensor | None = None  # (B * T,) int64
+
+    def to(self, device: torch.device) -> "Step":
+        """The same on another device."""
+        positions, cos, sin = (tensor.to(device) for tensor in (self.positions, self.cos, self.sin))
+        mask, rows, places = (
+            None if tensor is None else tensor.to(device) for tensor in (self.mask, self.rows, self.places)
+        )
+        return replace(self, positions=positions, cos=cos, sin=sin, mask=mask, rows=rows, places=places)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, scale: float, wide: bool = False
+) -> Tensor:
     """Scaled dot-product attention; no mask means causal over equal lengths.
 
     Args:
@@ -37,10 +53,20 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sc
         key: (B, S, K, A) with K dividing H.
         value: (B, S, K, V).
         mask: (B, 1, T, S) bool or None.
+        scale: of the scores.
+        wide: on a CPU without a mask, use ``mm.products`` where it suits.
 
     Returns:
         (B, T, H, V).
     """
+    share = query.shape[2] // key.shape[2]
+    if mask is not None and share > 1 and query.device.type == "cuda":
+        # Torch's fast attention takes no mask on CUDA, and the one that does (memory-efficient) no shared heads: it
+        # would fall to plain products, which hold the scores of all heads (ATen's sdp_utils.cpp, torch 2.11).
+        key, value = (part.repeat_interleave(share, dim=2) for part in (key, value))
+    if wide and mask is None and query.shape[1] >= LEAST_PLACES and suits(query, key):
+        rows = zip(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), strict=True)
+        return torch.stack([attention(*row, scale=scale, causal=True) for row in rows])
     causal = mask is None
     if query.shape[1] == 1:  # a branch, not an expression: compiled for any length, the flag must be a plain bool
         causal = False
@@ -56,7 +82,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sc
     return out.transpose(1, 2)  # (B, T, H, V)
 
 
-class Attention(nn.Module):
+class Attention(WithJoint):
     """Llama's attention: biases as configured, half-split RoPE over the whole head."""
 
     def __init__(self, width: int, config: AttentionConfig) -> None:
@@ -92,8 +118,9 @@ class Attention(nn.Module):
         key = rotate(keys.unflatten(-1, (-1, head)), step.cos, step.sin)  # (B, T, K, A)
         value = values.unflatten(-1, (-1, head))  # (B, T, K, A)
         if cache is not None:
-            cache.write(step.positions, (key, value))
+            cache.write(step.positions, (key, value), step.rows)
             if not step.fresh:
-                key, value = cache.read(step.visible)  # (B, S, K, A)
-        out: Tensor = self.o_proj(attend(query, key, value, step.mask, scale=self.scale).flatten(2))
+                key, value = cache.read(step.visible, step.rows)  # (B, S, K, A)
+        mixed = attend(query, key, value, step.mask, scale=self.scale, wide=self.joint is not None)
+        out: Tensor = self.o_proj(mixed.flatten(2))
         return out

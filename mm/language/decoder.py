@@ -4,12 +4,15 @@ Parameter names are the published ones (``model.layers.0.self_attn.q_proj.weight
 routed experts are stacked. Letters: B rows, T tokens, S visible slots, D hidden size, V vocabulary.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
-from mm.config import DecoderConfig, LatentAttentionConfig
+from mm.config import DecoderConfig, LatentAttentionConfig, Quantization
+from mm.contracts import Cache
 from mm.language.attention import Attention, Step
 from mm.language.cache import LayerCache, StaticCache
 from mm.language.latent_attention import LatentAttention
@@ -21,12 +24,24 @@ from mm.language.rope import Rope
 class DecodePath(Protocol):
     """Another way through all layers for the steps that it takes, with the same results."""
 
+    joins_prompts: bool
+    """See ``mm.contracts.Decoder.joins_prompts``."""
+
     def takes(self, embeds: Tensor, step: Step) -> bool:
         """Whether it is made for this step."""
         ...
 
     def __call__(self, embeds: Tensor, step: Step, cache: StaticCache) -> Tensor:
         """(B, T, D) -> (B, T, D) hidden states after the final norm."""
+        ...
+
+    def prompts(self, embeds: Tensor, step: Step, cache: StaticCache, last: Tensor) -> Tensor:
+        """(B, T, D) -> (B, D) hidden states after the final norm, of the tokens ``last`` (B,); see
+        ``Decoder.prompts``."""
+        ...
+
+    def head(self, hidden: Tensor) -> Tensor | None:
+        """(..., D) hidden states -> (..., V) float32 logits; None where it is not made for these."""
         ...
 
 
@@ -80,7 +95,28 @@ class Decoder(nn.Module):
         rotated = attention.qk_rope_head_dim if isinstance(attention, LatentAttentionConfig) else attention.head_dim
         self.rope = Rope(config.rope, rotated, config.max_positions)
         self.path: DecodePath | None = None  # see mm.transforms.kernels
-        self.quantization: str | None = None  # see mm.transforms.quantize
+        self.quantization: Quantization | None = None  # see mm.transforms.quantize
+        self.placement: tuple[torch.device, ...] | None = None  # of each layer; None: all is on one device
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        norm = self.model.norm
+        before = norm.weight.device, norm.weight.dtype
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if (norm.weight.device, norm.weight.dtype) != before:
+            self.path = None  # it was made for the weights where they were
+        if self.placement is not None:
+            self.read_placement()
+        return self
+
+    def read_placement(self) -> None:
+        """See where the layers are, after they were put on several devices (``mm.transforms.split``).
+
+        What comes in and goes out of a call is where the token embeddings are.
+        """
+        layers = [layer for layer in self.model.layers if isinstance(layer, DecoderLayer)]
+        places = tuple(layer.input_layernorm.weight.device for layer in layers)
+        ends = {part.weight.device for part in (self.model.embed_tokens, self.model.norm, self.lm_head)}
+        self.placement = places if len({*places, *ends}) > 1 else None
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """(B, T) int64 -> (B, T, D)."""
@@ -90,9 +126,15 @@ class Decoder(nn.Module):
     def new_cache(self, num_rows: int, length: int) -> StaticCache:
         """An empty cache of ``num_rows`` x ``length`` slots on the decoder's device and in its dtype."""
         weight = self.model.norm.weight
-        self.rope.ensure(length, weight.device)
+        self.rope.ensure(length, self.model.embed_tokens.weight.device)
         shapes = tuple(layer.self_attn.cached_shapes() for layer in self.model.layers)  # type: ignore[union-attr, operator]
-        return StaticCache.allocate(shapes, num_rows, length, device=weight.device, dtype=weight.dtype)
+        if self.placement is None:
+            return StaticCache.allocate(shapes, num_rows, length, device=weight.device, dtype=weight.dtype)
+        parts = [
+            StaticCache.allocate((shape,), num_rows, length, device=device, dtype=weight.dtype)
+            for shape, device in zip(shapes, self.placement, strict=True)
+        ]
+        return StaticCache(tuple(part.layers[0] for part in parts))
 
     def forward(
         self,
@@ -109,16 +151,61 @@ class Decoder(nn.Module):
             return self.path(embeds, step, cache)
         x = embeds
         for index, layer in enumerate(self.model.layers):
+            if self.placement is not None and self.placement[index] != x.device:
+                x, step = x.to(self.placement[index]), step.to(self.placement[index])
             x = layer(x, step, None if cache is None else cache.layers[index])
-        out: Tensor = self.model.norm(x)
-        return out
+        out: Tensor = self.model.norm(x.to(self.model.norm.weight.device))
+        return out.to(embeds.device)
+
+    @property
+    def joins_prompts(self) -> bool:
+        """See ``mm.contracts.Decoder``."""
+        return self.path is not None and self.path.joins_prompts
+
+    def prompts(
+        self,
+        embeds: Tensor,
+        *,
+        rows: Tensor,
+        starts: Tensor,
+        counts: Tensor,
+        cache: Cache,
+        visible: int | None = None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, D) hidden states after the final norm; see ``mm.contracts.Decoder``."""
+        assert isinstance(cache, StaticCache)
+        step, embeds = self.prompts_step(embeds, rows, starts, counts, cache, visible)
+        last = counts - 1
+        if self.path is not None and self.path.takes(embeds, step):
+            return self.path.prompts(embeds, step, cache, last)
+        x = embeds
+        for layer, stored in zip(self.model.layers, cache.layers, strict=True):
+            x = layer(x, step, stored)
+        found: Tensor = self.model.norm(x[torch.arange(len(x), device=x.device), last])
+        return found
+
+    def prompts_step(
+        self, embeds: Tensor, rows: Tensor, starts: Tensor, counts: Tensor, cache: StaticCache, visible: int | None
+    ) -> tuple[Step, Tensor]:
+        """What ``prompts`` tells every layer, and the embeddings (B, T, D), zeros behind each prompt."""
+        order = torch.arange(embeds.shape[1], device=embeds.device)
+        inside = order < counts.unsqueeze(1)  # (B, T)
+        positions = torch.where(inside, starts.unsqueeze(1) + order, cache.length - 1)
+        places = (rows.unsqueeze(1) * cache.length + positions).flatten()
+        step = self._step(embeds, positions, cache, visible, None, fresh=visible is None)
+        # What stands behind may be left over from anything, and be no number.
+        return replace(step, rows=rows, places=places), torch.where(inside.unsqueeze(-1), embeds, 0)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V) float32."""
-        out: Tensor = self.lm_head(hidden).float()
-        return out
+        if self.path is not None:
+            found = self.path.head(hidden)
+            if found is not None:
+                return found
+        out: Tensor = self.lm_head(hidden.to(self.lm_head.weight.device)).float()
+        return out.to(hidden.device)
 
-    def step_at(self, embeds: Tensor, positions: Tensor, cache: StaticCache) -> Step:
+    def step_at(self, embeds: Tensor, positions: Tensor | None, cache: StaticCache) -> Step:
         """What a call with these positions tells every layer."""
         return self._step(embeds, positions, cache, None, None)
 
@@ -129,9 +216,11 @@ class Decoder(nn.Module):
         cache: StaticCache | None,
         visible: int | None,
         key_mask: Tensor | None,
+        *,
+        fresh: bool = False,
     ) -> Step:
         rows, tokens = embeds.shape[:2]
-        fresh = positions is None or cache is None
+        fresh = fresh or positions is None or cache is None
         if cache is None:
             self.rope.ensure(tokens, embeds.device)
         if positions is None:

@@ -1,12 +1,13 @@
 """Several linear layers over the same input as one product."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import is_
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from mm.products import product
 
 
 class Joint:
@@ -23,8 +24,8 @@ class Joint:
         layers: of equal input width; weights on one device, of one type.
     """
 
-    layers: tuple[Any, ...]  # linear layers; in one byte they are another class
-    scale: Tensor | None = None  # of weights in one byte, see mm.language.int8
+    layers: tuple[Any, ...]  # linear layers; with codes for weights they are another class
+    scale: Tensor | None = None  # of codes, see mm.language.packing
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         self.layers = tuple(layers)
@@ -67,7 +68,7 @@ class Joint:
 
     def product(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., sum of outputs)."""
-        return F.linear(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
     def part(self) -> None:
         """Give each layer memory of its own again."""
@@ -75,3 +76,28 @@ class Joint:
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
             if layer.bias is not None:
                 layer.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
+
+
+class WithJoint(nn.Module):
+    """A module with layers over the same input, which may be one product.
+
+    Where the module goes to another device or type, the product is made anew there: nothing of the old place is kept.
+    """
+
+    joint: Joint | None
+
+    @property
+    def joined(self) -> tuple[nn.Module, ...]:
+        """The layers over the input."""
+        raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.joint
+        held = before is not None and before.holds(self.joined)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if before is not None and not before.holds(self.joined):
+            kind = type(before)
+            self.joint = before = None  # before the new one is made: its memory
+            if held:
+                self.joint = kind(self.joined)  # type: ignore[arg-type]  # they were these layers before
+        return self

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from mm.config import LatentAttentionConfig, RopeConfig, YarnConfig
 from mm.language.attention import Step, attend
 from mm.language.cache import LayerCache
-from mm.language.joint import Joint
+from mm.language.joint import Joint, WithJoint
 from mm.language.layers import RMSNorm
 from mm.language.rope import deinterleave, rotate, yarn_mscale
 
@@ -26,7 +26,7 @@ from mm.language.rope import deinterleave, rotate, yarn_mscale
 LORA_NORM_EPS = 1e-6
 
 
-class LatentAttention(nn.Module):
+class LatentAttention(WithJoint):
     """MLA with or without a low-rank query."""
 
     def __init__(self, width: int, config: LatentAttentionConfig, rope: RopeConfig) -> None:
@@ -79,9 +79,9 @@ class LatentAttention(nn.Module):
         key_rope = rotate(deinterleave(key_rope.unsqueeze(2)), step.cos, step.sin).squeeze(2)
         stored = torch.cat((latent, key_rope), dim=-1)  # (B, T, C + R)
         if cache is not None:
-            cache.write(step.positions, (stored,))
+            cache.write(step.positions, (stored,), step.rows)
             if not step.fresh:
-                (stored,) = cache.read(step.visible)  # (B, S, C + R)
+                (stored,) = cache.read(step.visible, step.rows)  # (B, S, C + R)
         absorb = not step.fresh and x.shape[1] <= self.absorb_limit
         form = self._absorbed if absorb else self._expanded
         out: Tensor = self.o_proj(form(query_nope, query_rope, stored, step.mask).flatten(2))
@@ -105,7 +105,8 @@ class LatentAttention(nn.Module):
         query = torch.cat((query_nope, query_rope), dim=-1)
         # Torch's fast attention takes values as wide as keys only.
         padding = max(query.shape[-1] - config.v_head_dim, 0)
-        out = attend(query, torch.cat((key_nope, key_rope), dim=-1), F.pad(value, (0, padding)), mask, scale=self.scale)
+        key, value = torch.cat((key_nope, key_rope), dim=-1), F.pad(value, (0, padding))
+        out = attend(query, key, value, mask, scale=self.scale, wide=self.joint is not None)
         return out[..., : config.v_head_dim]
 
     def _absorbed(self, query_nope: Tensor, query_rope: Tensor, stored: Tensor, mask: Tensor | None) -> Tensor:

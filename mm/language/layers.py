@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mm.language.joint import Joint
+from mm.language.joint import Joint, WithJoint
 
 
 class RMSNorm(nn.Module):
@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
         return self.weight * wide.to(x.dtype)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(WithJoint):
     """SwiGLU without biases: ``down(silu(gate(x)) * up(x))`` (arXiv 2002.05202)."""
 
     def __init__(self, width: int, hidden: int) -> None:

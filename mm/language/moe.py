@@ -5,8 +5,9 @@ DeepSeekMoE (arXiv 2401.06066); group-limited routing (DeepSeek-V2, arXiv 2405.0
 """
 
 import sys
+from collections.abc import Callable
 from functools import cache
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 from mm.config import MoEConfig
 from mm.errors import ConfigError
 from mm.language.layers import GatedMLP
+from mm.products import LEAST_ROWS, product, suits
 
 # DeepSeek-V3's published router divides by the sum plus this.
 NORM_EPS = 1e-20
@@ -162,6 +164,15 @@ class Experts(nn.Module):
             and not self.gate_proj.requires_grad
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        joined = self.is_joint
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if not self.is_joint:
+            self.joint = None  # of the old place
+            if joined:
+                self.join()
+        return self
+
     @torch.no_grad()
     def join(self) -> None:
         """Lay gates and ups of each expert one behind the other, so that one product computes both."""
@@ -184,6 +195,8 @@ class Experts(nn.Module):
         order, ends = by_expert(indices, self.gate_proj.shape[0])
         rows = x[order // indices.shape[1]]  # (M * K, D)
         if self.joint is not None and self.is_joint:
+            if suits(rows, self.joint) and rows.shape[0] >= LEAST_ROWS * self.joint.shape[0]:
+                return mix(self._one_by_one(rows, ends)[order.argsort()].unflatten(0, indices.shape), weights)
             gate, up = F.grouped_mm(rows, self.joint.transpose(1, 2), offs=ends).chunk(2, dim=-1)
         else:
             gate = F.grouped_mm(rows, self.gate_proj.transpose(1, 2), offs=ends)
@@ -191,6 +204,18 @@ class Experts(nn.Module):
         out = F.grouped_mm(F.silu(gate) * up, self.down_proj.transpose(1, 2), offs=ends)  # (M * K, D)
         out = out[order.argsort()].unflatten(0, indices.shape)  # (M, K, D)
         return mix(out, weights)
+
+    def _one_by_one(self, rows: Tensor, ends: Tensor) -> Tensor:
+        """Rows (M * K, D) sorted by expert, and where each one's end (E,) -> (M * K, D): on a CPU, where the grouped
+        product is a loop as well, and what stands between the two products of one expert stays in the cache."""
+        assert self.joint is not None
+        found, start = [], 0
+        for expert, stop in enumerate(ends.tolist()):
+            if stop > start:
+                gate, up = product(rows[start:stop], self.joint[expert]).chunk(2, dim=-1)
+                found.append(product(F.silu(gate).mul_(up), self.down_proj[expert]))
+            start = stop
+        return torch.cat(found)
 
     def gathered(self, x: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         """The chosen experts' weights copied for each token: for very few tokens, no host involved."""

@@ -113,8 +113,23 @@ class Processor(Protocol):
         official_images: bool = False,
         special: frozenset[str] | None = None,
     ) -> Inputs:
-        """A prompt string in which the tokens of ``special`` (None: all special tokens) are control tokens, as
-        tensors; image tags stand for images always."""
+        """A raw prompt, to be continued, as tensors.
+
+        Args:
+            prompt: the text with one image tag for each image; not for text of strangers.
+            images: the images, in order.
+            apply_template: wrap the prompt as one question; otherwise it is used as it is.
+            max_tiles: see ``process``.
+            official_images: see ``process``.
+            special: the tokens that are control tokens in it, image tags always; None: every special token, as
+                published.
+
+        Raises:
+            PromptError: the prompt is empty or its tags do not match the images.
+            ImageError: an image cannot be opened.
+            OptionError: ``max_tiles`` is below 1, or given where nothing is cut into tiles.
+            TaskError: an image for a model that reads text only, or no known template to apply.
+        """
         ...
 
     def process_infill(self, prefix: str, suffix: str) -> Inputs:

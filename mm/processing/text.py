@@ -184,21 +184,7 @@ class TextProcessor:
         official_images: bool = False,
         special: frozenset[str] | None = None,
     ) -> Inputs:
-        """A raw prompt, to be continued.
-
-        Args:
-            prompt: the text.
-            images: none.
-            apply_template: wrap the prompt as one question.
-            max_tiles: None.
-            official_images: without meaning.
-            special: tokens that are control tokens in it; None: all.
-
-        Raises:
-            PromptError: the prompt is empty.
-            TaskError: an image; or no known template to apply.
-            OptionError: ``max_tiles`` is given.
-        """
+        """See ``Processor.process_prompt``; without images."""
         if images:
             raise _no_images()
         if not prompt.strip():

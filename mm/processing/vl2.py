@@ -123,21 +123,7 @@ class VL2Processor:
         official_images: bool = False,
         special: frozenset[str] | None = None,
     ) -> Inputs:
-        """A raw prompt, as the published processor's ``prompt=``: every special token in it is a control token.
-
-        Args:
-            prompt: the text with one image tag for each image; not for text of strangers.
-            images: the images, in order.
-            apply_template: strip the prompt and wrap it as one question; otherwise it is used as it is.
-            max_tiles: see ``process``.
-            official_images: see ``process``.
-            special: the tokens that are control tokens in it; None: every special token, as published.
-
-        Raises:
-            PromptError: the prompt is empty or its tags do not match the images.
-            ImageError: an image cannot be opened.
-            OptionError: ``max_tiles`` is below 1.
-        """
+        """See ``Processor.process_prompt``; the template strips the prompt, as the published ``prompt=`` does."""
         self.check_max_tiles(max_tiles)
         special = self.tokenizer.special_tokens if special is None else special
         parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)

@@ -132,21 +132,7 @@ class VLMProcessor:
         official_images: bool = False,
         special: frozenset[str] | None = None,
     ) -> Inputs:
-        """A raw prompt: every special token in it is a control token.
-
-        Args:
-            prompt: the text with one image tag for each image; not for text of strangers.
-            images: the images, in order.
-            apply_template: wrap the prompt as one question; otherwise it is used as it is.
-            max_tiles: see ``process``.
-            official_images: see ``process``.
-            special: the tokens that are control tokens in it; None: every special token, as published.
-
-        Raises:
-            PromptError: the prompt is empty or its tags do not match the images.
-            ImageError: an image cannot be opened.
-            OptionError: ``max_tiles`` is given.
-        """
+        """See ``Processor.process_prompt``."""
         _refuse_tiles(max_tiles)
         special = self.tokenizer.special_tokens if special is None else special
         parts = split_text(prompt, images, special=special, image_tag=self.spec.image_token)

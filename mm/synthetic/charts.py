@@ -174,7 +174,7 @@ def _draw_plot(
     room = int((canvas.height / pens.em - 4) / 1.5 if horizontal else (ems - 5) / 1.7)
     if several and not stacked and bar:
         room = room // num_series + 1
-    most = max(3, min(room, (12 if bar else 14) if num_series == 1 else 7))
+    most = max(3, min(room, 16 if num_series == 1 else 7))
     share = {True: 0.8 if stacked else 0.55 if several else 0.5, False: 0.55 if num_series == 1 else 0.3}
     printed = dice.chance(share[bar]) and num_series < 3 + 2 * bar
     data = draw_data(

@@ -213,17 +213,12 @@ class _Run:
         if self.session.state is not None:
             self._save_state()
         if self.ranks.is_main:
-            if self.source.evaluation_rings:
-                summary["evaluation"] = self._evaluate()
-            if self.average is not None:
-                self.average.swap()  # what is shipped is the average; the weights themselves are in the state
-                if self.source.evaluation_rings:
-                    summary["evaluation_average"] = self._evaluate()
-                    if _mean_error(summary["evaluation"]) < _mean_error(summary["evaluation_average"]):
-                        self.average.swap()
-            save_pretrained(
-                self.objective.model, self.session.out, source=model_folder, max_shard_bytes=MAX_SHARD_BYTES
-            )
+            try:
+                self._choose_weights(summary)
+            finally:  # whatever an evaluation runs into, what was trained is kept
+                save_pretrained(
+                    self.objective.model, self.session.out, source=model_folder, max_shard_bytes=MAX_SHARD_BYTES
+                )
             self.report.save_curve()
             (self.session.out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
             for name in ("evaluation", "evaluation_average"):
@@ -233,6 +228,20 @@ class _Run:
             self.say(f"saved {self.session.out} at step {self.progress.step}, {done:.1f} % of the schedule")
         self.ranks.barrier()
         return summary
+
+    def _choose_weights(self, summary: dict[str, Any]) -> None:
+        """Leaves the average in the model, or the last weights where these evaluate better."""
+        evaluates = bool(self.source.evaluation_rings)
+        try:
+            if evaluates:
+                summary["evaluation"] = self._evaluate()
+        finally:
+            if self.average is not None:
+                self.average.swap()  # what is shipped is the average; the weights themselves are in the state
+        if self.average is not None and evaluates:
+            summary["evaluation_average"] = self._evaluate()
+            if _mean_error(summary["evaluation"]) < _mean_error(summary["evaluation_average"]):
+                self.average.swap()
 
     def _step(self, bucket: int, batch: TrainingBatch, kinds: Tensor) -> None:
         recipe, progress = self.recipe, self.progress

@@ -1,7 +1,6 @@
 """What a run must remember: progress, weights, optimizer state and the running average, in one local file."""
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from mm.errors import ResourceError, WeightsError
 from mm.families.table import load_model
 from mm.training.objective import StepObjective
+from mm.whole_file import replacing
 
 STATE_FILE = "state.pt"
 
@@ -75,11 +75,8 @@ def save_state(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / f"{STATE_FILE}.new").open("wb") as file:
+        with replacing(folder / STATE_FILE, folder / f"{STATE_FILE}.new") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())  # the name must not come to the disk before what is in it
-        os.replace(folder / f"{STATE_FILE}.new", folder / STATE_FILE)
     except (OSError, RuntimeError) as error:
         raise ResourceError(f"cannot save the training state to {folder} ({error}). Choose another --state.") from error
 

@@ -8,12 +8,11 @@ parameter memory of its own again. Order of load-time changes: load, merge LoRA,
 from torch import nn
 
 from mm.language.attention import Attention
-from mm.language.joint import Joint
+from mm.language.joint import Joint, WithJoint
 from mm.language.latent_attention import LatentAttention
 from mm.language.layers import GatedMLP
 from mm.language.moe import Experts
-
-WITH_JOINT = (Attention, LatentAttention, GatedMLP)
+from mm.products import is_plain
 
 
 def fuse(model: nn.Module) -> int:
@@ -27,8 +26,8 @@ def fuse(model: nn.Module) -> int:
     """
     count = 0
     for module in model.modules():
-        if isinstance(module, WITH_JOINT):
-            layers = [layer for layer in module.joined if type(layer) is nn.Linear]  # an adapter, LoRA, int8 are none
+        if isinstance(module, WithJoint):
+            layers = [layer for layer in module.joined if is_plain(layer)]  # an adapter, LoRA, int8 are none
             held = module.joint is not None and module.joint.holds(module.joined)
             if not held and len(layers) == len(module.joined) and _agree(layers):
                 module.joint = Joint(layers)
@@ -42,19 +41,20 @@ def fuse(model: nn.Module) -> int:
 def unfuse(model: nn.Module) -> None:
     """The inverse of ``fuse``: every parameter has memory of its own."""
     for module in model.modules():
-        if isinstance(module, WITH_JOINT) and module.joint is not None:
+        if isinstance(module, WithJoint) and module.joint is not None:
             module.joint.part()
             module.joint = None
         elif isinstance(module, Experts) and module.is_joint:
             module.part()
 
 
-def joined_names(module: Attention | LatentAttention | GatedMLP) -> tuple[str, ...]:
+def joined_names(module: WithJoint) -> tuple[str, ...]:
     """Names of the layers of a module that take the same input."""
     if isinstance(module, Attention):
         return "q_proj", "k_proj", "v_proj"
     if isinstance(module, LatentAttention):
         return "q_proj" if module.config.q_lora_rank is None else "q_a_proj", "kv_a_proj_with_mqa"
+    assert isinstance(module, GatedMLP)
     return "gate_proj", "up_proj"
 
 

@@ -3,7 +3,9 @@
 Letters: N views (or windows), H and W patches down and across, P = H W, A heads, C channels of a head, D width.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers.norm import LayerNorm2d
@@ -103,13 +105,26 @@ class SamEncoder(VisionTransformerSAM):
             )
         )
         self.hd_alpha_downsamples = nn.Parameter(torch.zeros(1))
+        self.path: Callable[[Tensor], Tensor] | None = None  # see mm.transforms.towers
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles go through their own modules."""
+        return {**self.__dict__, "path": None}
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(N, 3, S, S) -> (N, E, G, G), a few views at a time."""
-        return torch.cat([self._encode(views) for views in pixels.split(HIGH_VIEWS_PER_PASS)])
+        plain = self.path is None or not pixels.is_cuda or torch.is_grad_enabled()
+        encode = self.encode_plainly if plain or self.path is None else self.path
+        return torch.cat([encode(views) for views in pixels.split(HIGH_VIEWS_PER_PASS)])
 
-    def _encode(self, pixels: Tensor) -> Tensor:
+    def encode_plainly(self, pixels: Tensor) -> Tensor:
+        """Views that go through the tower together, by its modules."""
         last, (first,) = self.forward_intermediates(pixels, indices=[self.first_global_block])
+        return self.joined(last, first)
+
+    def joined(self, last: Tensor, first: Tensor) -> Tensor:
+        """The neck's features (N, C, H, W) of the last block, and the first global block's (N, D, H, W) as they are ->
+        (N, E, G, G)."""
         main, details = self._downsample(last), self._downsample(self.neck_hd(first))
         out: Tensor = main + details * self.hd_alpha_downsamples
         return out

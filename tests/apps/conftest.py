@@ -13,7 +13,8 @@ import httpx
 import pytest
 import torch
 
-from mm.families.table import build_model, load_config, save_pretrained
+from mm.families.table import build_model, load_config, load_model, load_processor, save_pretrained
+from mm.hub import bundled_models
 from mm.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -49,9 +50,20 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(toy: Path) -> Iterator[str]:
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """nano-vl2 without a way to end: it speaks until the longest answer is reached, on any machine."""
+    source = bundled_models()["nano-vl2"]
+    folder = tmp_path_factory.mktemp("models") / "endless"
+    model = load_model(source, dtype=torch.float32)
+    model.decoder.lm_head.weight.data[load_processor(source).tokenizer.eos_id] = 0  # something else is always likelier
+    save_pretrained(model, folder, source=source, dtype=torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(toy: Path, endless: Path) -> Iterator[str]:
     """The address of the front page with every app."""
-    command = [sys.executable, "-m", "tests.apps.serve", "nano-vl2", "nano-janus", str(toy)]
+    command = [sys.executable, "-m", "tests.apps.serve", "nano-vl2", "nano-janus", str(toy), str(endless)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -32,6 +32,7 @@ folder = server.make_private_folder()
 models = Models(sys.argv[1:], line=Line(running=2, waiting=20))
 models.load_defaults(["chat", "read", "draw"])
 models.load("toy-janus")
+models.load("endless")
 demo = front.build_page(models)
 
 

@@ -3,6 +3,7 @@
 Screenshots of each app in light, dark and phone width go to tests/apps/out, which is not committed.
 """
 
+import base64
 import re
 import shutil
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from mm.drawn_file import Recipe
 
@@ -21,7 +22,7 @@ OUT = Path(__file__).parent / "out"
 RECEIPT = ROOT / "examples" / "receipt.png"
 CHART = ROOT / "examples" / "chart.png"
 VIEWS = {"light": (1280, 900), "dark": (1280, 900), "phone": (390, 844)}
-WAIT_MS = 30_000  # most for an answer, on a busy machine
+WAIT_MS = 90_000  # most for anything, on a busy machine
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -46,6 +47,7 @@ def context(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Browse
     made = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme="dark" if view == "dark" else "light"
     )
+    made.set_default_timeout(WAIT_MS)
     urls: list[str] = []
     made.on("request", lambda sent: urls.append(sent.url))
     yield made
@@ -81,6 +83,13 @@ def keep_screenshot(page: Page, name: str) -> None:
     assert width <= 0, "the page is wider than the window"
 
 
+PASTE = """(content) => {
+    const bytes = Uint8Array.from(atob(content), (c) => c.charCodeAt(0));
+    const data = new DataTransfer();
+    data.items.add(new File([bytes], "pasted.png", {type: "image/png"}));
+    const box = document.querySelector("textarea[data-testid=textbox]");
+    box.dispatchEvent(new ClipboardEvent("paste", {clipboardData: data, bubbles: true, cancelable: true}));
+}"""
 UNNAMED = """() => [...document.querySelectorAll("button, input, textarea, select, [role=tab], [role=button]")]
     .filter(part => part.checkVisibility({visibilityProperty: true, opacityProperty: true}))
     .filter(part => !(part.getAttribute("aria-label") || part.getAttribute("title") || part.innerText.trim()
@@ -213,14 +222,77 @@ def test_two_visitors_see_their_own(browser: Browser, server: str) -> None:
         visitor.close()
 
 
-def test_a_mistake_is_a_sentence_in_the_page(context: BrowserContext, server: str) -> None:
+def conversation(page: Page) -> Locator:
+    return page.get_by_label("chatbot conversation")
+
+
+def test_a_mistake_is_a_sentence_and_gives_the_question_back(context: BrowserContext, server: str) -> None:
     page = opened(context, server, "Chat")
     ask(page, "What is the total?")
     expect(page.get_by_text("trained with pictures only")).to_be_visible(timeout=WAIT_MS)
+    message = page.get_by_role("textbox", name="Message")
+    expect(message).to_have_value("What is the total?")
+    expect(message).to_be_enabled()
+    page.locator("input[type=file]").first.set_input_files(RECEIPT)
+    expect(page.locator("img:visible").first).to_be_visible(timeout=WAIT_MS)
+    message.press("Enter")
+    expect(conversation(page).get_by_text("19.10", exact=True)).to_be_visible(timeout=WAIT_MS)
     page.get_by_role("tab", name="Text to image").click()
     page.get_by_role("button", name="Draw", exact=True).click()
     expect(page.get_by_text("The prompt is empty")).to_be_visible(timeout=WAIT_MS)
     expect(page.get_by_text("Nothing was drawn.")).to_be_visible(timeout=WAIT_MS)
+
+
+def test_edit_undo_and_reopen(context: BrowserContext, server: str) -> None:
+    """An edited question keeps its picture, undo gives it back, and what is saved is opened with the keyboard."""
+    page = opened(context, server, "Chat")
+    page.evaluate(PASTE, base64.b64encode(RECEIPT.read_bytes()).decode())
+    expect(page.locator("img:visible").first).to_be_visible(timeout=WAIT_MS)
+    ask(page, "What is the total?")
+    expect(conversation(page).get_by_text("tokens in")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Edit", exact=True).click()
+    conversation(page).locator("textarea").fill("What is the date?")
+    conversation(page).get_by_role("button", name="Submit").click()
+    expect(conversation(page).get_by_text("2026-03-14", exact=True)).to_be_visible(timeout=WAIT_MS)
+    expect(conversation(page).get_by_text("19.10", exact=True)).to_have_count(0)
+    expect(conversation(page).get_by_text("1,383 tokens in")).to_be_visible(timeout=WAIT_MS)
+    saved = page.get_by_role("gridcell", name="What is the date?")
+    expect(saved).to_be_visible(timeout=WAIT_MS)
+    page.reload()
+    expect(conversation(page).get_by_text("2026-03-14", exact=True)).to_have_count(0)
+    saved.press("Enter")
+    expect(conversation(page).get_by_text("2026-03-14", exact=True)).to_be_visible(timeout=WAIT_MS)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("textbox", name="Message")).to_have_value("What is the date?")
+    expect(page.locator(".thumbnail-item img")).to_be_visible()
+
+
+def test_a_stopped_answer_shows_its_counts(context: BrowserContext, server: str) -> None:
+    page = opened(context, server, "Chat")
+    page.locator("input[type=file]").first.set_input_files(RECEIPT)
+    expect(page.locator("img:visible").first).to_be_visible(timeout=WAIT_MS)
+    choose_model(page, "endless")
+    page.get_by_label("number input for Longest answer").fill("2500")
+    ask(page, "Read all the text.")
+    expect(conversation(page).locator(".bot").first).to_have_text(re.compile(r"\S"), timeout=WAIT_MS)
+    # Not click(), which waits until the button stands still: on a busy machine, where text keeps coming, for long.
+    page.locator(".stop-button:visible").dispatch_event("click")
+    counts = conversation(page).get_by_text(re.compile(r"tokens in, \d+ out.* · notice"))
+    expect(counts).to_be_visible(timeout=WAIT_MS)
+    out = re.search(r"tokens in, (\d+) out", counts.inner_text())
+    assert out and int(out[1]) < 2500
+    expect(page.get_by_role("textbox", name="Message")).to_be_enabled()
+
+
+def test_the_plot_is_that_of_the_page_read_last(context: BrowserContext, server: str) -> None:
+    page = opened(context, server, "OCR and charts")
+    page.get_by_role("tab", name="Table and plot").click()
+    for file, bar in ((RECEIPT, "Bread"), (CHART, "April")):
+        page.locator("input[type=file][accept*=pdf]").first.set_input_files(file)
+        expect(page.get_by_text(re.compile(r"\d x \d tiles"))).to_be_visible(timeout=WAIT_MS)
+        page.get_by_role("button", name="Read", exact=True).click()
+        expect(page.locator(".vega-embed text", has_text=bar)).to_be_visible(timeout=WAIT_MS)
+        page.get_by_role("button", name="Clear").locator("visible=true").click()
 
 
 @pytest.mark.parametrize(
@@ -233,6 +305,20 @@ def test_a_bad_file_is_a_sentence_in_the_page(
     page = opened(context, server, "OCR and charts")
     page.locator("input[type=file][accept*=pdf]").set_input_files(tmp_path / name)
     expect(page.get_by_text(message).first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_an_answer_makes_no_browser_ask_another_server(browser: Browser, server: str) -> None:
+    """Markdown may name a picture elsewhere: whoever can make a model repeat it would learn of it."""
+    visitor = browser.new_context()
+    visitor.set_default_timeout(WAIT_MS)
+    page = visitor.new_page()
+    page.goto(server)
+    page.get_by_role("textbox", name="Message").wait_for()
+    elsewhere = "http://example.com/x.png"
+    with page.expect_event("requestfailed", lambda sent: sent.url == elsewhere, timeout=WAIT_MS) as lost:
+        page.evaluate(f"document.body.append(Object.assign(new Image(), {{src: '{elsewhere}'}}))")
+    assert lost.value.failure == "csp"
+    visitor.close()
 
 
 def test_the_keyboard_alone(context: BrowserContext, server: str) -> None:

@@ -11,8 +11,8 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from apps import chat
-from mm.chat import TextPart
+from apps import answers, chat, conversation
+from mm.chat import Message, TextPart, user_message
 from mm.errors import ContextOverflowError, InputError
 from mm.grounding import Box
 from mm.pipeline import Pipeline
@@ -39,7 +39,7 @@ def test_several_questions_about_one_image(client: Client) -> None:
     _, data = ask(client, "What is the date?")
     assert data["text"] == "2026-03-14"
     assert data["usage"]["image_tokens"] == 1357
-    turns, data = ask(client, "the total", task=chat.FIND)
+    turns, data = ask(client, "the total", task=conversation.FIND)
     (box,) = data["boxes"]
     assert box["valid"] and box["image_index"] == 0
     assert Image.open(turns[1]["content"]).size == Image.open(EXAMPLES / "receipt.png").size
@@ -71,7 +71,7 @@ def test_a_mistake_is_a_sentence(client: Client, text: str, options: dict[str, A
 def hostile(server: str, path: str) -> str:
     """What a program gets that names a file without uploading it."""
     message = {"text": "What?", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    body = {"data": [message, chat.ASK, "", 16, 0, 1, -1, "nano-vl2"]}
+    body = {"data": [message, conversation.ASK, "", 16, 0, 1, -1, "nano-vl2"]}
     event = httpx.post(f"{server}/gradio_api/call/chat", json=body).json()["event_id"]
     return httpx.get(f"{server}/gradio_api/call/chat/{event}", timeout=30).text
 
@@ -125,7 +125,7 @@ def test_a_closed_tab_ends_its_answer(server: str) -> None:
         files={"files": ("r.png", (EXAMPLES / "receipt.png").read_bytes())},
     ).json()
     message = {"text": "Read all the text.", "files": [{"path": path, "meta": {"_type": "gradio.FileData"}}]}
-    data = [message, None, chat.ASK, "", 2048, 2.0, 1, 1, "nano-vl2"]  # so hot that it does not end by itself
+    data = [message, None, conversation.ASK, "", 2048, 2.0, 1, 1, "nano-vl2"]  # so hot that it does not end by itself
     before = client.predict(api_name="/ended")
     body = {"data": data, "fn_index": fn, "session_hash": "closing"}
     httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
@@ -154,16 +154,31 @@ def test_history_becomes_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         {"role": "assistant", "content": [file]},
         {"role": "assistant", "content": "note", "metadata": {"title": "12 tokens"}},
     ]
-    turns = chat.conversation(history, {"text": "<image> is text", "files": []})
+    turns = conversation.conversation(history, {"text": "<image> is text", "files": []})
     assert [turn.role for turn in turns] == ["user", "assistant", "user"]
     assert len(turns[0].images) == 1 and not turns[2].images
     assert turns[1].parts == (TextPart("A box."),)
     with pytest.raises(InputError, match="no image to search"):
-        chat.conversation([], {"text": "the cat", "files": []}, chat.FIND)
+        conversation.conversation([], {"text": "the cat", "files": []}, conversation.FIND)
+
+
+def test_the_pictures_of_a_conversation_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setattr(conversation, "MOST_PIXELS", 100)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    message = {"text": "What?", "files": [str(tmp_path / "a.png")] * 2}
+    with pytest.raises(InputError, match="more than 100 pixels together. Send smaller ones, or start a new chat"):
+        conversation.conversation([], message)
+
+
+def test_a_reopened_conversation_says_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    gone = {"role": "user", "content": [{"type": "file", "file": {"path": str(tmp_path / "gone.png")}}, "What?"]}
+    assert conversation.reopened([gone]) == [{"role": "user", "content": [conversation.LOST, "What?"]}]
 
 
 def test_saved_conversations_are_named_in_words() -> None:
-    title = chat.Chat._generate_chat_title
+    title = conversation.Chat._generate_chat_title
     picture = {"type": "file", "file": {"path": "a.png"}}
     asked = {"role": "user", "content": [picture, {"type": "text", "text": "What is the total?"}]}
     assert title(None, [{"role": "user", "content": [picture]}, asked]) == "What is the total?"
@@ -175,19 +190,19 @@ def test_the_oldest_question_goes_first(pipe: Pipeline) -> None:
     receipt = Image.open(EXAMPLES / "receipt.png").convert("RGB")
     turns = []
     for _ in range(2):
-        turns += [chat.user_message("What is the total?", [receipt]), chat.Message("assistant", (TextPart("19.10"),))]
-    turns.append(chat.user_message("What is the date?" + " again" * 300, []))
+        turns += [user_message("What is the total?", [receipt]), Message("assistant", (TextPart("19.10"),))]
+    turns.append(user_message("What is the date?" + " again" * 300, []))
     stream, dropped = chat.fitting_stream(pipe, turns, {"max_new_tokens": 1})
     stream.cancel()
     assert dropped == 1
-    turns[-1] = chat.user_message("What is the date?" + " again" * 3000, [])
-    with pytest.warns(UserWarning, match="pictures only"), pytest.raises(ContextOverflowError, match="Shorten"):
+    turns[-1] = user_message("What is the date?" + " again" * 3000, [])
+    with pytest.raises(ContextOverflowError, match="Shorten"):
         chat.fitting_stream(pipe, turns, {})
 
 
 def test_notices_and_tables() -> None:
-    assert chat.context_notice(100, 4096, 0) == ""
-    assert "3,500 of 4,096 tokens" in chat.context_notice(3500, 4096, 0)
-    assert "the oldest question and its answer were left out" in chat.context_notice(100, 4096, 1)
+    assert answers.context_notice(100, 4096, 0) == ""
+    assert "3,500 of 4,096 tokens" in answers.context_notice(3500, 4096, 0)
+    assert "the oldest question and its answer were left out" in answers.context_notice(100, 4096, 1)
     box = Box("a|<b>", None, None, 0, False, "3 numbers where 4 are needed", "[1,2,3]")
-    assert "a&#124;&#60;b&#62;" in chat.box_table([box]) and "not valid: 3 numbers" in chat.box_table([box])
+    assert "a&#124;&#60;b&#62;" in answers.box_table([box]) and "not valid: 3 numbers" in answers.box_table([box])

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,6 +39,7 @@ def test_every_option_is_read() -> None:
         (("--port", "0"), "'0' is not a whole number from 1 to 65535"),
         (("--port", "http"), "'http' is not a whole number"),
         (("--auth", "ada"), "expected USER:PASS"),
+        (("--root-path", "mm"), "'mm' is not a path such as /mm or an address"),
         (("--queue-size", "0"), "'0' is not a whole number from 1 to 10000"),
     ],
 )
@@ -59,17 +61,39 @@ def test_an_unknown_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert "error: " in err and "Traceback" not in err
 
 
+def test_a_mistake_is_told_as_it_was_typed_and_ctrl_c_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(models: object) -> gr.Blocks:
+        raise KeyboardInterrupt
+
+    assert server.run_app(["--device", "tpu"], build, ["chat"], name="mm app", description="") == 2
+    assert "\nerror: --device 'tpu' is unknown; use auto, cpu," in capsys.readouterr().err
+    monkeypatch.setattr(server.Models, "load_defaults", lambda *_: None)
+    assert server.run_app([], build, ["chat"], name="mm app", description="") == 130
+    assert capsys.readouterr().err.endswith("\nStopped.\n")
+
+
 def test_a_taken_port_is_passed_over() -> None:
-    first = server.free_port("127.0.0.1")
+    first = server.find_port(options())
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first))
         taken.listen()
-        assert server.free_port("127.0.0.1") > first
+        assert server.find_port(options()) > first
+        assert server.find_port(options("--port", str(first))) > first
 
 
 def test_a_host_that_is_not_here_is_refused() -> None:
     with pytest.raises(OptionError, match="there is no address 'no such host'"):
-        server.free_port("no such host")
+        server.find_port(options("--host", "no such host"))
+    with pytest.raises(OptionError, match="192.0.2.1 is no address of this machine"):
+        server.find_port(options("--host", "192.0.2.1"))
+
+
+def test_no_place_for_uploads_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/proc/no such folder")
+    with pytest.raises(ResourceError, match="no folder for uploads .* Set TMPDIR"):
+        server.make_private_folder()
 
 
 @pytest.fixture
@@ -107,6 +131,10 @@ def test_what_is_no_picture_is_refused_without_its_folder(folder: Path) -> None:
     with pytest.raises(ImageError, match="SVG drawing") as refused:
         common.open_upload(str(folder / "a.svg"))
     assert str(folder) not in str(refused.value)
+    (folder / f"{'d' * 60}").mkdir()
+    (folder / f"{'d' * 60}" / "empty one.png").touch()  # a path of the length that Gradio's have
+    with pytest.raises(ImageError, match="^'empty one.png' is empty"):
+        common.open_upload(str(folder / f"{'d' * 60}" / "empty one.png"))
     (folder / "a.html").write_text("<html><script>1</script></html>")
     with pytest.raises(ImageError, match="web page"):
         common.open_upload(str(folder / "a.html"))

@@ -13,6 +13,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
+from apps import recipes as recipes_of_files
 from apps import text_to_image
 from mm.drawn_file import Recipe, save
 from mm.errors import ImageError, OptionError, PromptError
@@ -20,7 +21,16 @@ from mm.pictures import Drawings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's own libraries, in its threads
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SETTINGS = {"count": 1, "seed": 7, "keep_seed": True, "guidance": 5, "best_of": 1, "model": "toy-janus"}
+SETTINGS = {
+    "count": 1,
+    "seed": 7,
+    "keep_seed": True,
+    "guidance": 5,
+    "temperature": 1,
+    "top_p": 1,
+    "best_of": 1,
+    "model": "toy-janus",
+}
 
 
 @pytest.fixture
@@ -52,14 +62,14 @@ def test_pictures_keep_their_settings(client: Client) -> None:
 
 
 def test_a_picture_restores_its_settings_and_is_drawn_again(client: Client) -> None:
-    _, files, *_ = draw(client, seed=11, guidance=2)
-    prompt, count, seed, keep, guidance, temperature, negative, best_of, steps, model, said = client.predict(
+    _, files, *_ = draw(client, seed=11, guidance=2, top_p=0.9)
+    prompt, count, seed, keep, guidance, temperature, top_p, negative, best_of, steps, model, said = client.predict(
         handle_file(files[0]), api_name="/restore"
     )
     assert (prompt, count, seed, keep, guidance) == ("a red circle", 1, 11, True, 2)
-    assert (temperature, negative, best_of, steps, model) == (1, "", 1, 30, "toy-janus")
+    assert (temperature, top_p, negative, best_of, steps, model) == (1, 0.9, "", 1, 30, "toy-janus")
     assert said == "Settings restored; seed 11 is kept."
-    _, again, *_ = draw(client, prompt, seed=seed, guidance=guidance)
+    _, again, *_ = draw(client, prompt, seed=seed, guidance=guidance, top_p=top_p)
     with Image.open(files[0]) as a, Image.open(again[0]) as b:
         assert a.tobytes() == b.tobytes()
 
@@ -88,6 +98,7 @@ def test_the_best_are_shown_with_scores(client: Client) -> None:
         ({"seed": 2**60}, "9007199254740991"),
         ({"count": 99}, "99"),
         ({"temperature": -1}, "-1"),
+        ({"top_p": 0}, "0"),
         ({"negative": "blue", "guidance": 1}, "negative_prompt needs guidance"),
         ({"count": 2, "best_of": 1.5}, "1.5"),
         ({"model": "nano-vl2"}, "nano-vl2"),
@@ -118,7 +129,7 @@ def test_pictures_grow_and_cancel_keeps_what_is_finished(server: str, client: Cl
         body = {"data": data, "fn_index": numbers[name], "session_hash": "cancelling"}
         httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
 
-    send("draw", ["a red circle", 4, 7, True, 5, 1, "", 24, 30, "toy-janus", None])
+    send("draw", ["a red circle", 4, 7, True, 5, 1, 1, "", 24, 30, "toy-janus", None])
     told, cancelled = [], False
     for output in outputs(server, "cancelling"):
         told.append(json.dumps(output))
@@ -150,21 +161,30 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_changed_recipe_is_refused(uploads: Path) -> None:
     Image.new("RGB", (8, 8)).save(uploads / "plain.png")
     with pytest.raises(ImageError, match=r"^'plain.png' does not say how it was drawn"):
-        text_to_image.read_recipe(str(uploads / "plain.png"))
+        recipes_of_files.read_recipe(str(uploads / "plain.png"))
     with pytest.raises(ImageError, match="not uploaded here"):
-        text_to_image.read_recipe("/etc/hostname")
+        recipes_of_files.read_recipe("/etc/hostname")
     save(Image.new("RGB", (8, 8)), uploads / "many.png", Recipe(prompt="x", seed=1, model="m", number=99))
     with pytest.raises(OptionError, match="the number of its pictures is 99; expected a whole number from 1 to 16"):
-        text_to_image.settings_of(text_to_image.read_recipe(str(uploads / "many.png")), ["m"])
+        recipes_of_files.settings_of(recipes_of_files.read_recipe(str(uploads / "many.png")), ["m"])
 
 
 def test_what_the_page_lacks_is_said() -> None:
     recipe = Recipe(prompt="x", seed=1, model="other", top_k=50)
-    *_, model, said = text_to_image.settings_of(recipe, ["toy"])
+    *_, model, said = recipes_of_files.settings_of(recipe, ["toy"])
     assert model == gr.skip()
     assert "drawn by other, which is not loaded" in said and "top-k 50" in said
+    far = Recipe(prompt="x", seed=1, model="toy", guidance_scale=30.0, temperature=2.0, top_p=0.01)
+    *_, guidance, temperature, top_p, _, _, _, _, said = recipes_of_files.settings_of(far, ["toy"])
+    assert (guidance, temperature, top_p) == (20, 2, 0.05), "the sliders refuse what is beyond them"
+    assert said.endswith(
+        "Its guidance was 30, which only 'mm draw --again' repeats: here it is 20. "
+        "Its top-p was 0.01, which only 'mm draw --again' repeats: here it is 0.05."
+    )
+    *_, said = recipes_of_files.settings_of(Recipe(prompt="x", seed=1, model="toy", quantization="int4"), ["toy"])
+    assert said.endswith("Its model's weights were in int4: with others it becomes another picture.")
     with pytest.raises(OptionError, match="the seed is 9223372036854770000"):
-        text_to_image.settings_of(Recipe(prompt="x", seed=9223372036854770000, model="toy"), ["toy"])
+        recipes_of_files.settings_of(Recipe(prompt="x", seed=9223372036854770000, model="toy"), ["toy"])
 
 
 def test_endings() -> None:
@@ -172,4 +192,4 @@ def test_endings() -> None:
     recipe = Recipe(prompt="x", seed=1, model="toy", number=4)
     assert text_to_image.ending(nothing, recipe, 1) == "Stopped: no picture was finished."
     with pytest.raises(PromptError, match="Write what to draw"):
-        text_to_image.check_prompt(None)
+        recipes_of_files.check_prompt(None)

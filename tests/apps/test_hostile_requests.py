@@ -5,6 +5,7 @@ import time
 import zlib
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -50,6 +51,70 @@ def test_no_endpoint_reads_another_file_or_address(server: str, path: str) -> No
         assert any(part in events for part in ("not uploaded", "never downloaded")), (endpoint, events)
 
 
+def events_of(server: str, name: str, count: int = 1) -> list[int]:
+    """Numbers of the events whose function is called so."""
+    entries = httpx.get(f"{server}/config").json()["dependencies"]
+    found = [entry["id"] for entry in entries if (entry["api_name"] or "").startswith(name)]
+    assert len(found) >= count, name
+    return found
+
+
+def completed(server: str, event: int, data: list[Any], **more: Any) -> dict[str, Any]:
+    """What an event of the page answers."""
+    session = f"session-{uuid4()}"
+    body = {"data": data, "fn_index": event, "session_hash": session, **more}
+    httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
+    with httpx.stream("GET", f"{server}/gradio_api/queue/data?session_hash={session}", timeout=30) as answer:
+        for line in answer.iter_lines():
+            told = json.loads(line[5:]) if line.startswith("data:") else {}
+            if told.get("msg") == "process_completed":
+                return dict(told["output"])
+    raise AssertionError("no answer")
+
+
+@pytest.mark.parametrize("path", [str(EXAMPLES / "receipt.png"), "pyproject.toml", "/etc/hostname"])
+@pytest.mark.parametrize("form", ["plain", "file", "message"])
+def test_a_changed_conversation_gets_no_file(server: str, path: str, form: str) -> None:
+    """It lies in the visitor's browser; Gradio would hand out what it names."""
+    content: Any = {
+        "plain": {"path": path},
+        "file": [{"type": "file", "file": {"path": path}}],
+        "message": [named(path)],
+    }
+    saved = [[{"role": "user", "content": content[form], "metadata": None}]]
+    (event,) = events_of(server, "_load_conversation")
+    output = json.dumps(completed(server, event, [0, saved]))
+    assert "deleted by now" in output or "not uploaded" in output
+    assert "file=" not in output
+
+
+def test_a_changed_conversation_builds_nothing(server: str) -> None:
+    """A message may name any component of Gradio, which would read the file that it is given."""
+    picture = {"path": str(EXAMPLES / "receipt.png"), "url": None, "meta": {"_type": "gradio.FileData"}}
+    for value in (picture, {"path": picture["path"]}, picture["path"]):
+        content = [{"type": "component", "component": "image", "value": value, "constructor_args": {}, "props": {}}]
+        turns = [{"role": "user", "content": content, "metadata": None, "options": None}]
+        for event in events_of(server, "_pop_last_user_message", 2):
+            output = json.dumps(completed(server, event, [turns]))
+            assert "file=" not in output and "base64" not in output
+        (load,) = events_of(server, "_load_conversation")
+        assert "file=" not in json.dumps(completed(server, load, [0, [turns]]))
+
+
+@pytest.mark.parametrize("saved", [None, 7, [], [7], [[7]], [[{"role": "system", "content": "x"}]]])
+def test_what_is_no_conversation_is_a_sentence(server: str, saved: Any) -> None:
+    (event,) = events_of(server, "_load_conversation")
+    output = completed(server, event, [0, saved])
+    assert "Start a new chat" in output["error"] or "Open the page again" in output["error"]
+
+
+def test_an_edited_question_that_is_not_there_is_a_sentence(server: str) -> None:
+    (event,) = events_of(server, "_take_back")
+    for index, value in ((9, "x"), ([0, 1], {"text": "", "files": ["/etc/hostname"]}), ("a", "x")):
+        data = {"index": index, "value": value, "previous_value": ""}
+        assert "not here any more" in completed(server, event, [None], event_data=data)["error"]
+
+
 def test_events_of_the_page_check_what_a_browser_sends(server: str) -> None:
     """The camera's events take files as the browser names them."""
     dependencies = httpx.get(f"{server}/config").json()["dependencies"]
@@ -57,17 +122,9 @@ def test_events_of_the_page_check_what_a_browser_sends(server: str) -> None:
     takers = [entry for entry, names in events if "input" in names and len(entry["inputs"]) == 2]
     assert len(takers) == 2
     for number, entry in enumerate(takers):
-        photo = named(str(EXAMPLES / "receipt.png"))
         other: Any = {"text": "", "files": []} if number == 0 else []
-        session = f"camera-{number}"
-        body = {"data": [photo, other], "fn_index": entry["id"], "session_hash": session}
-        httpx.post(f"{server}/gradio_api/queue/join", json=body).raise_for_status()
-        with httpx.stream("GET", f"{server}/gradio_api/queue/data?session_hash={session}", timeout=30) as answer:
-            for line in answer.iter_lines():
-                told = json.loads(line[5:]) if line.startswith("data:") else {}
-                if told.get("msg") == "process_completed":
-                    assert not told["success"] and "receipt.png" not in json.dumps(told["output"].get("data") or "")
-                    break
+        output = completed(server, entry["id"], [named(str(EXAMPLES / "receipt.png")), other])
+        assert "not uploaded" in output["error"] and "data" not in output
 
 
 def test_an_upload_stays_in_its_folder(server: str) -> None:
@@ -139,18 +196,26 @@ def test_a_bomb_of_a_pdf_is_refused_and_the_server_goes_on(server: str, tmp_path
     assert "1,357 tokens" in said
 
 
+def held(server: str) -> int:
+    """Places in the line that somebody has."""
+    return int(httpx.post(f"{server}/gradio_api/run/held", json={"data": []}).json()["data"][0])
+
+
 def test_one_waits_in_line_while_two_run(server: str) -> None:
     """Twenty wait, each is told its place, the page stays quick, and the next one is told to come back."""
     client = Client(server, verbose=False)
     image = handle_file(str(EXAMPLES / "receipt.png"))
     message = {"text": "What is the total?", "files": [image]}
-    deadline = time.monotonic() + 20
-    while httpx.post(f"{server}/gradio_api/run/held", json={"data": []}).json()["data"][0]:
+    deadline = time.monotonic() + 30
+    while held(server):
         assert time.monotonic() < deadline, "somebody who is gone keeps a place in the line"
         time.sleep(0.1)
     holders = [Client(server, verbose=False) for _ in range(2)]
     for holder in holders:  # which take longer than this test waits for them
         holder.submit("a red circle", 1, seed=1, best_of=32, model="nano-janus", api_name="/draw")
+    while held(server) < 2:  # otherwise a question comes first, and does not wait
+        assert time.monotonic() < deadline, "the drawings do not begin"
+        time.sleep(0.05)
     waiting = [
         client.submit({"text": "Total?", "files": [image]}, max_new_tokens=1, api_name="/chat") for _ in range(20)
     ]

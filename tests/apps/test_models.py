@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 from apps import models as module
 from apps.models import Models
 from mm.environment import Memory
-from mm.errors import CheckpointNotFoundError, OptionError, ResourceError, TaskError
+from mm.errors import CheckpointNotFoundError, ContextOverflowError, OptionError, ResourceError, TaskError
 from mm.pipeline import Pipeline
 
 
@@ -52,6 +53,8 @@ def test_a_model_is_loaded_before_it_is_asked(toy: Path) -> None:
     assert models.load("toy-janus") is pipe is models.get("toy-janus", "draw")
     with models.using("toy-janus", "draw") as used:
         assert used is pipe
+    with pytest.raises(ContextOverflowError, match="the context of toy-janus is"), models.using("toy-janus", "chat"):
+        pipe.stream(Image.new("RGB", (8, 8)), "What?", max_new_tokens=99_999)
 
 
 def test_its_size_is_told_before(toy: Path) -> None:
@@ -94,7 +97,7 @@ def test_every_endpoint_has_a_name_and_models_are_loaded_by_it(server: str) -> N
     named = client.view_api(print_info=False, return_format="dict")["named_endpoints"]
     assert set(named) == {
         *("/chat", "/load_chat_model"),
-        *("/read", "/tiles", "/ask_document", "/load_reading_model"),
+        *("/read", "/tiles", "/ask_document", "/stop_reading", "/load_reading_model"),
         *("/draw", "/cancel_drawing", "/restore", "/load_drawing_model"),
         *("/ended", "/held", "/tried"),  # of the tests
     }

@@ -10,7 +10,7 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from apps import ocr_chart
+from apps import documents, tables
 from apps.pdf_pages import MAX_PAGES, render_pdf
 from mm.errors import ImageError
 from mm.pipeline import Pipeline
@@ -36,7 +36,7 @@ def test_files_are_read_with_their_tables(client: Client) -> None:
     assert Path(saved).read_text() == text
     assert "| Label | Value |" in markdown
     assert ["May", "42"] in table["data"]
-    assert len(summary["data"]) == 2 and summary["data"][1][2] == "yes"
+    assert len(summary["data"]) == 2 and summary["data"][1][1:4] == ["21", "yes", "complete"]
     assert pd.read_csv(csv).shape == (5, 2)
     assert plot["value"]["columns"] == ["label", "value", "series"]
     assert plot["value"]["data"][:2] == [["March", 18.0, "Value"], ["April", 27.0, "Value"]]
@@ -97,21 +97,21 @@ def test_a_pdf_of_too_many_or_giant_pages(tmp_path: Path) -> None:
 
 
 def test_tables_of_markdown() -> None:
-    table = ocr_chart.Table.parse("Here:\n| a | b | b |\n| --- | --- | --- |\n| x \\| y | 1 |\n| z | 2 | 3 | 4 |\nend")
+    table = tables.parse_table("Here:\n| a | b | b |\n| --- | --- | --- |\n| x \\| y | 1 |\n| z | 2 | 3 | 4 |\nend")
     assert table is not None
-    assert list(table.frame.columns) == ["a", "b", "b 3"]
-    assert table.frame.values.tolist() == [["x | y", "1", ""], ["z", "2", "3"]]
-    assert "&#60;b&#62;" in ocr_chart.Table(pd.DataFrame({"<b>": ["1"]})).to_markdown_text()
+    assert list(table.columns) == ["a", "b", "b 3"]
+    assert table.values.tolist() == [["x | y", "1", ""], ["z", "2", "3"]]
+    assert "&#60;b&#62;" in tables.markdown_table(pd.DataFrame({"<b>": ["1"]}))
     for text in ("", "no table", "| a | b |\n| --- | --- |", "| a |\n| --- |\n| 1 |"):
-        assert ocr_chart.Table.parse(text) is None, text
+        assert tables.parse_table(text) is None, text
 
 
 def test_the_plot_holds_the_numbers() -> None:
     frame = pd.DataFrame({"x": ["a", "b", "c"], "n": ["$1,234.50", "12 %", "?"], "t": ["u", "v", "3"]})
-    plot = ocr_chart.plot_of(frame)
+    plot = tables.plot_of(frame)
     assert plot.values.tolist() == [["a", 1234.5, "n"], ["b", 12.0, "n"]]
-    assert ocr_chart.plot_of(None).empty
-    assert [ocr_chart.number_of(cell) for cell in ("-3", "€ 5.5", "1-2", "2026-03-14", "")] == [
+    assert tables.plot_of(None).empty
+    assert [tables.number_of(cell) for cell in ("-3", "€ 5.5", "1-2", "2026-03-14", "")] == [
         -3,
         5.5,
         None,
@@ -122,7 +122,7 @@ def test_the_plot_holds_the_numbers() -> None:
 
 def test_the_overlay_shows_the_whole_page(pipe: Pipeline) -> None:
     picture = Image.new("RGB", (400, 100), "white")
-    shown, said = ocr_chart.tile_overlay(pipe, picture, 9)
+    shown, said = documents.tile_overlay(pipe, picture, 9)
     across, down = pipe.processor.spec.grid(picture.size, max_tiles=9)
     assert f"{across} x {down} tiles" in said
     assert shown.width * down == shown.height * across

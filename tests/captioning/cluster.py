@@ -7,10 +7,11 @@ import sys
 import ray
 from ray.cluster_utils import Cluster
 
-from mm.captioning import Job, Progress, run
+from mm.captioning import Job, Progress, ray_engine, run
 from tests.captioning.conftest import SHORT
 
 STORE = 80 * 2**20
+AT_ONCE = 24  # images in Ray's object store: the source is handed over in two parts
 # A dead node is noticed in five seconds, not in thirty.
 QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 5}
 
@@ -21,6 +22,7 @@ def main() -> None:
     head = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False, "_system_config": QUICK}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     node = cluster.add_node(num_cpus=1, object_store_memory=STORE)
+    ray_engine._MOST_IMAGES = AT_ONCE
     told = {"done_when_killed": 0}
 
     def kill(progress: Progress) -> None:

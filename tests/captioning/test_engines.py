@@ -103,6 +103,19 @@ def test_ray_cannot_be_joined(tmp_path):
     assert "Start one with 'ray start --head'" in done.stdout
 
 
+def test_what_ray_says_is_a_sentence(capfd):
+    from ray.exceptions import RayError
+
+    from mm.captioning import ray_engine
+
+    with pytest.raises(ResourceError, match="the Ray cluster failed: RayError. What was committed before is kept"):
+        raise ray_engine._explained(RayError(""))
+    with ray_engine._silence():
+        os.write(2, b"[2026-11-22 22:44:34 W 1 1] gcs_client.cc:210: Failed to get cluster ID")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -165,6 +178,56 @@ def test_batch_size_follows_the_memory(pipe, monkeypatch, tmp_path):
         monkeypatch.setattr(batching, "device_memory", lambda _, free=free: Memory(10**10, free))
         sizes.append(batch_size(pipe, wanted, engines=1))
     assert sizes == sorted(sizes, reverse=True) and sizes[0] > sizes[-1] == 1
+
+
+def test_quantised_weights_that_are_made_wide_are_counted(monkeypatch, golden):
+    from mm import Pipeline, out_of_memory
+    from mm.captioning import batching
+    from mm.environment import Memory
+    from mm.plan import Planner, Workload
+
+    folder = golden("deepseek_vl2_small") / "checkpoint"
+    pipe = Pipeline.from_pretrained(folder, device="cpu", dtype="float32", quantization="int4", context=2048)
+    wanted = Job("in", "out", max_tiles=1, sampling=SHORT)
+    planner, rounded = Planner(folder), Planner(folder, "int4")
+    work = Workload(max_new_tokens=wanted.sampling.max_new_tokens, batch=MOST_TOGETHER_CPU, max_tiles=1)
+    needed = {
+        each.quantization: work.batch * each.tokens(work) * each.cache_bytes_per_token(torch.float32)
+        + each.activations(work, torch.float32, bulk=True)
+        for each in (planner, rounded)
+    }
+    decoder = planner.config.decoder
+    wide = 4 * max(2 * decoder.mlp_width, 3 * decoder.moe.expert_width) * decoder.hidden_size
+    assert needed["int4"] - needed[None] == wide
+    for spare, batch in ((0, MOST_TOGETHER_CPU // 2), (wide, MOST_TOGETHER_CPU)):
+        free = Memory(10**12, int((needed[None] + spare) / batching.MEMORY_SHARE) + 1)
+        monkeypatch.setattr(batching, "device_memory", lambda _, free=free: free)
+        assert batch_size(pipe, wanted, engines=1) == batch
+    # The message of a run that did not fit: on a GPU all experts of a layer are wide at once.
+    monkeypatch.setattr(out_of_memory, "device_memory", lambda _: Memory(10**12, 2**40))
+    huge = Workload(images=0, max_new_tokens=1, prompt_tokens=1)
+    monkeypatch.setattr(Planner, "_widened", lambda self, *_: 0 if self.quantization is None else 3 * 2**30)
+    said = [
+        out_of_memory.run_message(folder, torch.device("cpu"), torch.float32, huge, kind).split("about ")[1][:3]
+        for kind in (None, "int4")
+    ]
+    assert said == ["0.0", "3.0"]
+    assert pipe._answering._quantization == "int4"
+
+
+def test_a_decoder_of_large_codes_gets_one_engine(monkeypatch):
+    """Codes are no parameters; they are read in every step all the same."""
+    from torch import nn
+
+    from mm.captioning import batching
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(batching, "cores", lambda: 2)
+    model = nn.Module()
+    model.decoder = nn.Module()
+    assert engines_for(model, torch.device("cpu"), 100) == 2
+    model.decoder.register_buffer("codes", torch.empty(128 * 2**20, dtype=torch.uint8))
+    assert engines_for(model, torch.device("cpu"), 100) == 1
 
 
 def test_engines_of_one_process(pipe):

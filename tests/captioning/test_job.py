@@ -13,6 +13,7 @@ from mm.captioning import Job, Task, run
 from mm.captioning import ledger as ledger_module
 from mm.captioning import sinks as sinks_module
 from mm.captioning.log import Log
+from mm.captioning.sinks import find_target
 from mm.errors import InputError, OptionError, ResourceError
 from mm.generation.sampling import SamplingOptions
 from tests.captioning.conftest import paint
@@ -139,6 +140,63 @@ def test_other_settings_are_refused_with_the_difference(do, tmp_path):
     (tmp_path / "p.parquet").write_bytes(b"")
     with pytest.raises(InputError, match="the record of the run that wrote it is gone"):
         do(tmp_path / "in", tmp_path / "p.parquet", mode="skip")
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out", "out.parquet"])
+def test_a_run_that_wrote_nothing_binds_nobody(do, tmp_path, monkeypatch, output):
+    """Stopped before its first result, here."""
+    other, stop = Task(prompt="What?"), threading.Event()
+    paint(tmp_path / "in", 2)
+    stop.set()
+    for values in ({}, {"task": other}, {}):
+        assert do(tmp_path / "in", tmp_path / output, stop=stop, **values).exit_status == 130
+    assert do(tmp_path / "in", tmp_path / output, task=other).done == 2
+    do(tmp_path / "in", tmp_path / output, stop=stop, mode="append", task=Task(prompt="Waht?"))
+    with pytest.raises(InputError, match="the output exists. Say what to do with it"):
+        do(tmp_path / "in", tmp_path / output)
+    assert do(tmp_path / "in", tmp_path / output, mode="append").done == 2, "the corrected command"
+    with pytest.raises(InputError, match="the output was made with other settings"):
+        do(tmp_path / "in", tmp_path / output, task=other)
+    log = find_target(str(tmp_path / output), None, (1, 1)).log
+    assert [row["prompt"] for row in rows(log)] == ["What?"] * 2 + ["Describe the image."] * 2
+
+
+@pytest.mark.parametrize(("tail", "binds"), [(b'{"id": "0000.png", "te', False), (b'{"id": "a"}\n{"i', True)])
+def test_what_was_cut_off_binds_nobody(do, tmp_path, tail, binds):
+    paint(tmp_path / "in", 1)
+    stop = threading.Event()
+    stop.set()
+    assert do(tmp_path / "in", tmp_path / "out.jsonl", stop=stop).exit_status == 130
+    (tmp_path / "out.jsonl").write_bytes(tail)
+    if binds:
+        with pytest.raises(
+            InputError, match=r"unfinished run with other settings: task.prompt: None before, 'What\?' now"
+        ):
+            do(tmp_path / "in", tmp_path / "out.jsonl", task=Task(prompt="What?"))
+        assert (tmp_path / "out.jsonl").read_bytes() == tail, "who is refused changes nothing"
+    else:
+        assert do(tmp_path / "in", tmp_path / "out.jsonl", mode="skip", task=Task(prompt="What?")).done == 1
+
+
+def test_an_empty_source_binds_nobody_and_the_quarantine_does(do, tmp_path):
+    (tmp_path / "empty").mkdir()
+    paint(tmp_path / "in", 1)[0].write_bytes(b"broken")
+    assert do(tmp_path / "empty", tmp_path / "out.jsonl").total == 0
+    assert do(tmp_path / "in", tmp_path / "out.jsonl").quarantined == {"image": 1}
+    with pytest.raises(InputError, match="the output was made with other settings: source: "):
+        do(tmp_path / "empty", tmp_path / "out.jsonl")
+
+
+def test_a_record_of_an_older_version(do, tmp_path):
+    paint(tmp_path / "in", 2)
+    do(tmp_path / "in", tmp_path / "out.jsonl")
+    record = tmp_path / "out.jsonl.mm-caption" / "run.json"
+    older = {**json.loads(record.read_text()), "version": 1}
+    del older["begun"]
+    record.write_text(json.dumps(older))
+    with pytest.raises(InputError, match="the output was made with other settings"):
+        do(tmp_path / "in", tmp_path / "out.jsonl", task=Task(prompt="What?"))
+    assert do(tmp_path / "in", tmp_path / "out.jsonl").skipped == 2
 
 
 def test_refused_before_a_model_is_loaded(tmp_path):

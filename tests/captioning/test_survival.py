@@ -122,6 +122,25 @@ def test_a_full_disk_is_an_error_that_loses_nothing(do, forked, tmp_path, output
     assert contents(tmp_path / output) == contents(tmp_path / "whole" / output)
 
 
+def test_a_worker_whose_run_was_killed_ends_without_a_word():
+    code = "from mm.captioning.prepare import work; work()"
+    done = subprocess.run([sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_worker_whose_answer_nobody_waits_for_ends_without_a_word():
+    code = "from mm.captioning import processes; a = processes.answers_to_parent(); input(); "
+    code += "processes.answer(a, b'x' * 10**6); print('went on')"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        assert process.communicate(b"\n", timeout=120) == (None, b"")
+    assert process.returncode == 0
+
+
 def test_permissions(forked, open_folder):
     paths = paint(open_folder / "in", 3)
     given, closed = open_folder / "given", open_folder / "closed"

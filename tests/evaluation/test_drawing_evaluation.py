@@ -1,7 +1,10 @@
 """The evaluation of drawing, with artists whose pictures are known."""
 
+import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from mm.evaluation.held_out_drawings import arrange
 from mm.evaluation.held_out_prompts import CATEGORIES, PAIRS, WHOLE_SCENES, Prompt, category_prompts, scene_prompts
 from mm.evaluation.held_out_scenes import SHADES, paint
 from mm.evaluation.wishes import Group, Wish
+from tests.test_cli import invoke
 
 
 @dataclass
@@ -41,8 +45,16 @@ class Painter:
         self.sizes: list[int] = []
 
     def generate_images(
-        self, prompt: Sequence[str], *, guidance_scale: float, temperature: float, seed: int | None, batch_size: int
+        self,
+        prompt: Sequence[str],
+        *,
+        guidance_scale: float | None,
+        temperature: float | None,
+        top_p: float | None,
+        seed: int | None,
+        batch_size: int,
     ) -> Drawn:
+        assert guidance_scale is None and temperature is None and top_p is None, "its own"
         self.sizes.append(len(prompt))
         rng = np.random.default_rng(seed)
         images = []
@@ -79,3 +91,20 @@ def test_a_perfect_artist_and_a_blind_one() -> None:
 def test_numbers_out_of_range(name: str) -> None:
     with pytest.raises(OptionError, match=f"{name} is 0; expected 1 or more"):
         evaluate_drawing(Painter([]), **{name: 0})  # type: ignore[arg-type]
+
+
+def test_a_model_that_cannot_draw_is_refused_first() -> None:
+    result = invoke("eval", "nano-vl2", "--task", "draw")
+    assert result.status == 1 and result.out == ""
+    assert result.err.startswith("error: nano-vl2 has no generation side") and result.err.count("\n") == 1
+
+
+def test_a_model_draws_with_its_own_defaults(tiny_janus: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_janus, tmp_path / "model"))
+    own = {"drawing": {"guidance_scale": 3.5, "temperature": 0.5, "top_p": 0.9}}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    result = invoke("eval", str(folder), "--task", "draw", "--limit", "1", "--json", str(tmp_path / "out.json"))
+    assert result.status == 0
+    assert f"{folder} draws with guidance 3.5, temperature 0.5 and top-p 0.9, its own." in result.err
+    settings = json.loads((tmp_path / "out.json").read_text())["settings"]
+    assert (settings["guidance_scale"], settings["temperature"], settings["top_p"]) == (3.5, 0.5, 0.9)

@@ -93,7 +93,11 @@ def test_what_fails_in_a_process_is_told(stored, fail, expected, message):
 
 
 def test_numbers_are_checked():
-    for options, message in (((0,), "processes is 0; expected 1 or more"), ((1, 0), "batch_size is 0")):
+    for options, message in (
+        ((0,), "processes is 0; expected 1 or more"),
+        ((65,), "processes is 65; expected at most 64"),
+        ((1, 0), "batch_size is 0"),
+    ):
         with (
             pytest.raises(OptionError, match=message),
             open_readers(partial(open_fingerprints, None), options[0], batch_size=(*options, 8)[1]),

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -24,7 +25,7 @@ from mm.evaluation.asking import OTHER_READ_PROMPTS, grey_out, questions_of
 from mm.evaluation.held_out_canvas import Document, Question
 from mm.evaluation.held_out_fonts import HeldOutFonts
 from mm.evaluation.metrics import Interval, wilson
-from mm.evaluation.rendering import Painter
+from mm.evaluation.rendering import Painter, open_painter
 from mm.evaluation.report import REFUSED, Report, Row, load_report
 from mm.evaluation.scoring import SHORT_ANSWER, TRANSCRIPTION
 from mm.evaluation.stored import FIRST_STORED, load_stored, main, pack_image
@@ -159,7 +160,9 @@ def test_a_failing_reader_ends_the_evaluation(stored):
 
 
 def test_options_are_checked(stored):
-    with pytest.raises(OptionError, match="unknown task 'letters'. Tasks: lines_known_fonts, lines, receipts"):
+    with pytest.raises(
+        OptionError, match="unknown task 'letters'. Tasks: lines_known_fonts, .*; alone, for .* draws: draw"
+    ):
         evaluate(Parrot(stored), tasks=("letters",))
     with pytest.raises(OptionError, match=r"unknown task \(none\)"):
         evaluate(Parrot(stored), tasks=())
@@ -327,6 +330,18 @@ def test_pictures_do_not_depend_on_the_number_of_workers(fonts_are_here):
         report = evaluate(Fingerprints(), tasks=("lines", "scenes"), limit=20, control_limit=1, workers=workers)
         seen.append((report.rows, report.answers))
     assert seen[0] == seen[1]
+
+
+def test_an_interrupted_evaluation_waits_for_no_picture(fonts_are_here):
+    """Ctrl-C comes as a KeyboardInterrupt while processes draw, which would take hours here."""
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), open_painter(2) as painter:
+        assert painter._pool is not None
+        waiting = painter._pool.submit(time.sleep, 3600)
+        while not waiting.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert time.monotonic() - started < 30 and not multiprocessing.active_children()
 
 
 def test_a_lost_worker_is_explained(fonts_are_here):

@@ -13,6 +13,7 @@ from torch import Tensor
 from mm.errors import ConfigError, TaskError, WeightsError
 from mm.families.janusflow import FLOW_SIDE, KEY_MAP
 from mm.families.table import build_model, load_config, load_model, load_processor, prompt_tokens, save_pretrained
+from mm.hub import find_autoencoder
 from mm.pipeline import Pipeline
 
 
@@ -97,6 +98,17 @@ def test_a_saved_model_is_the_same_model(published: Path, tmp_path: Path) -> Non
     assert before.keys() == after.keys(), "dropped tensors are copied along"
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert load_processor(tmp_path / "saved").spec == load_processor(published).spec
+
+
+def test_the_autoencoder_beside_a_model_is_saved_with_it(golden: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(golden("janusflow") / "checkpoint", tmp_path / "model"))
+    shutil.copytree(golden("janusflow") / "vae", folder / "vae")
+    (folder / "vae" / "notes.bin").write_bytes(b"of the user")
+    model = load_model(folder, device="cpu", dtype="float32")
+    save_pretrained(model, tmp_path / "saved", source=folder)
+    names = sorted(path.name for path in (tmp_path / "saved" / "vae").iterdir())
+    assert names == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert find_autoencoder(None, tmp_path / "saved") == tmp_path / "saved" / "vae"
 
 
 def test_settings_that_the_files_leave_out_are_those_of_the_published_classes(folder: Path) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from mm.errors import ConfigError
-from mm.families.table import load_config, load_processor
+from mm.families.table import known_parameters, load_config, load_processor
+from mm.hub import find_config, known_names
+from mm.plan import Planner
 
 
 @pytest.fixture
@@ -42,6 +44,13 @@ def test_geometry_of_another_model(folder: Path, key: str, value: object, messag
     change(folder / "processor_config.json", key, value=value)
     with pytest.raises(ConfigError, match=message):
         load_processor(folder)
+
+
+def test_the_parameters_that_are_written_down_are_those_of_the_models() -> None:
+    known = known_parameters()
+    folders = {load_config(find_config(name).folder): find_config(name).folder for name in known_names()}
+    counted = {config: Planner(folder).parameters().total for config, folder in folders.items()}
+    assert known == counted, "a model was added or changed: mend mm/families/parameters.json"
 
 
 def test_a_tokenizer_larger_than_the_embedding(folder: Path) -> None:

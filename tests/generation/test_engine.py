@@ -508,6 +508,27 @@ def test_in_bulk_an_image_that_cannot_be_embedded_fails_alone(decoder, new_row):
     assert texts == [run_one(decoder, new_row, prompts[index]) for index in (0, 2)]
 
 
+def test_in_bulk_too_many_images_for_the_memory_are_told_of_once(decoder, new_row):
+    embed, groups = Embedder(decoder), []
+
+    def many(prompts):
+        groups.append(sum(prompt.pixels.shape[0] for prompt in prompts))
+        if groups[-1] > 8:
+            raise MemoryError
+        return list(map(embed, prompts))
+
+    prompts = [picture_inputs([9, IMAGE_ID, 3], [0.1 * number]) for number in range(8)]
+    started = threading.Event()
+    said = r"does not suffice to encode \d+ views of images together: from now on at most [5-8] of several prompts"
+    with new_engine(decoder, embed, num_slots=2, embed_many=many) as engine, pytest.warns(UserWarning, match=said):
+        first = engine.submit(text_inputs([1, 2, 3]), new_row([1, 2, 3]), on_piece=lambda _: started.wait(5))
+        handles = [engine.submit(prompt, new_row(prompt.input_ids)) for prompt in prompts]
+        started.set()
+        texts = [handle.result() and handle.text for handle in [first, *handles]]
+    assert sum(count > 8 for count in groups) == 1, "never again"
+    assert texts == [run_one(decoder, new_row, prompt) for prompt in [text_inputs([1, 2, 3]), *prompts]]
+
+
 def test_a_request_too_long_for_the_memory_is_refused_and_the_next_one_runs(engine, decoder, new_row):
     row = new_row([5], max_new_tokens=10**13)
     said = r"a request of 10,000,000,000,001 tokens .* needs a cache of [\d.]+ GiB, and [\d.]+ GiB are free on cpu"

@@ -54,9 +54,9 @@ def new_row(seed: int | None, *, num_codes: int = CODES, **options) -> ImageRow:
     return ImageRow(options=SamplingOptions(**options), num_codes=num_codes, generator=generator)
 
 
-def draw(engine: Engine, jobs) -> list[list[int]]:
+def draw(engine: Engine, jobs, **options) -> list[list[int]]:
     """The codes of (prompt, seed, guidance scale) drawn together."""
-    rows = [new_row(seed) for _, seed, _ in jobs]
+    rows = [new_row(seed, **options) for _, seed, _ in jobs]
     handles = [
         engine.draw(prompt, row, guidance_scale=scale) for row, (prompt, _, scale) in zip(rows, jobs, strict=True)
     ]
@@ -66,21 +66,26 @@ def draw(engine: Engine, jobs) -> list[list[int]]:
     return [row.tokens for row in rows]
 
 
-def test_the_recorded_drawings_through_the_engine(case: Path, model: VisionLanguageModel) -> None:
+def assert_draws_what_is_recorded(engine: Engine, case: Path, **options) -> None:
+    """The recorded drawings of a case, greedily."""
     recording = Recording(case)
     processor = load_processor(case / "checkpoint")
     entries = [entry for entry in recording.entries if entry.get("kind") == "generation"]
     assert len(entries) >= 3
+    for entry in entries:
+        codes = recording.plain(f"{entry['id']}/generated_tokens")
+        assert codes is not None
+        prompt = processor.drawing_prompt(entry["conversation"][0]["content"])
+        rows = [new_row(None, num_codes=codes.shape[1], **options) for _ in codes]
+        handles = [engine.draw(prompt, row, guidance_scale=entry["cfg_weight"]) for row in rows]
+        for handle in handles:
+            handle.result()
+        assert [row.tokens for row in rows] == codes.tolist()
+
+
+def test_the_recorded_drawings_through_the_engine(case: Path, model: VisionLanguageModel) -> None:
     with new_engine(model) as engine:
-        for entry in entries:
-            codes = recording.plain(f"{entry['id']}/generated_tokens")
-            assert codes is not None
-            prompt = processor.drawing_prompt(entry["conversation"][0]["content"])
-            rows = [new_row(None, num_codes=codes.shape[1]) for _ in codes]
-            handles = [engine.draw(prompt, row, guidance_scale=entry["cfg_weight"]) for row in rows]
-            for handle in handles:
-                handle.result()
-            assert [row.tokens for row in rows] == codes.tolist()
+        assert_draws_what_is_recorded(engine, case)
 
 
 @pytest.fixture(scope="module")

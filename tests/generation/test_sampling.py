@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from mm.errors import OptionError
-from mm.generation.sampling import BatchSampler, SamplingOptions, draw
+from mm.generation.sampling import BatchSampler, SamplingOptions, draw, largest
 
 CPU = torch.device("cpu")
 
@@ -149,6 +149,15 @@ def test_draw_is_the_inverse_of_transformers_distribution(temperature, top_k, to
     torch.testing.assert_close(frequencies, expected, atol=2 / count, rtol=1e-3)
 
 
+def test_top_p_1_is_the_same_as_none_to_the_last_bit():
+    logits, found = torch.randn(1, 8, 4096, generator=torch.Generator().manual_seed(0)), []
+    for top_p in (None, 1.0):
+        sampler = BatchSampler(1, 4096, 1, torch.device("cpu"))
+        sampler.place(0, SamplingOptions(temperature=0.9, top_p=top_p), torch.tensor([0]), 1)
+        found.append(sampler.distributions(logits, torch.tensor([0])))
+    assert torch.equal(*found)
+
+
 def test_the_largest_uniform_never_leaves_the_kept_tokens():
     logits = torch.tensor([[5.0, 4.0, -torch.inf, 3.0]])
     for uniform in (1.0 - 2**-24, 1.0):  # 1 stands for a target that rounding carried to the very end
@@ -230,3 +239,13 @@ def test_logits_are_not_written_to_and_nan_is_reported():
     assert tokens[0] >= 0
     assert tokens[1] == -1
     torch.testing.assert_close(logits, before, equal_nan=True, rtol=0, atol=0)
+
+
+def test_the_largest_of_long_rows_is_the_first_one_and_nan_where_there_is_one() -> None:
+    torch.manual_seed(0)
+    scores = torch.randint(50, (3, 102_400)).float()
+    best, places = largest(scores)
+    assert torch.equal(best, scores.amax(dim=1)) and torch.equal(places, scores.argmax(dim=1))
+    scores[1, 77_000] = torch.nan
+    assert largest(scores)[0].isnan().tolist() == [False, True, False]
+    assert [each.tolist() for each in largest(torch.tensor([[1.0, 3.0, 3.0]]))] == [[3.0], [1]]

@@ -1,29 +1,24 @@
 """Every kernel against the plain function that it equals, and the whole step against the modules.
 
-On a machine without CUDA the kernels run in Triton's interpreter, which must be asked for before triton is imported:
-the checks then run in a process of their own.
+On a machine without CUDA the kernels run in Triton's interpreter (``tests/triton_kernels.py``).
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import re
+from contextlib import contextmanager
 
 import pytest
 import torch
 
 from mm.config import DecoderConfig, LatentAttentionConfig
 from mm.language.decoder import Decoder
-from mm.language.int8 import to_int8
-from mm.transforms.fuse import fuse
-from mm.transforms.kernels import deviation, use_kernels
+from mm.language.packing import pack
+from mm.transforms.fuse import fuse, unfuse
+from mm.transforms.kernels import _check_prompts, deviation, fault, prompts_deviation, use_kernels
 from tests.language.tiny import MHA, PLAIN_ROPE, decoder, moe
+from tests.triton_kernels import DEVICE, INTERPRETED, run_in_interpreter, runs, starts_interpreter
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 # In the interpreter numpy warns of what the kernels do on purpose (exp of -inf, sums with nan).
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
-runs = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no CUDA device; see the last test of this file")
 
 if DEVICE == "cuda" or INTERPRETED:
     kernels = pytest.importorskip("mm.language.decode_kernels")
@@ -65,10 +60,11 @@ def test_products_of_few_rows(rows):
 
 
 @runs
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("rows", [1, 3, 6])
-def test_products_with_weights_of_one_byte(rows):
+def test_products_with_weights_of_one_byte(rows, kind):
     x, bias = numbers(rows, 96), numbers(26)
-    weight, scale = to_int8(numbers(26, 96, scale=0.1))
+    weight, scale = pack(numbers(26, 96, scale=0.1), kind)
     close(kernels.linear(x, weight, bias, scale), kernels.linear_plain(x, weight, bias, scale))
     close(kernels.linear(x, weight, None, scale), kernels.linear_plain(x, weight, None, scale))
     if rows <= kernels.MAX_ROWS:
@@ -76,10 +72,11 @@ def test_products_with_weights_of_one_byte(rows):
 
 
 @runs
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
 @pytest.mark.parametrize("rows", [2, 6])
-def test_experts_with_weights_of_one_byte(rows):
-    joint, first = to_int8(numbers(6, 96, 32, scale=0.3))
-    down, second = to_int8(numbers(6, 32, 48, scale=0.3))
+def test_experts_with_weights_of_one_byte(rows, kind):
+    joint, first = pack(numbers(6, 96, 32, scale=0.3), kind)
+    down, second = pack(numbers(6, 32, 48, scale=0.3), kind)
     x, chosen = numbers(rows, 32), torch.stack([torch.randperm(5)[:3] for _ in range(rows)]).to(DEVICE)
     arguments = x, joint, down, chosen, torch.rand(rows, 3).to(DEVICE), numbers(rows, 32), (first, second)
     close(kernels.experts(*arguments), kernels.experts_plain(*arguments))
@@ -106,6 +103,44 @@ def test_experts(rows, extra):
     weights, more = torch.rand(rows, 3).to(DEVICE), numbers(rows, 32) if extra else None
     arguments = x, joint, down, chosen, weights, more
     close(kernels.experts(*arguments), kernels.experts_plain(*arguments))
+
+
+@runs
+@pytest.mark.parametrize("rows", [1, 3])
+def test_experts_and_the_mlp_that_every_token_passes(rows):
+    joint, down = numbers(6, 96, 32, scale=0.3), numbers(6, 32, 48, scale=0.3)
+    shared = numbers(2 * 2 * 48, 32, scale=0.3), numbers(32, 2 * 48, scale=0.3)
+    x, chosen = numbers(rows, 32), torch.stack([torch.randperm(6)[:3] for _ in range(rows)]).to(DEVICE)
+    arguments = x, joint, down, chosen, torch.rand(rows, 3).to(DEVICE), None, None, shared
+    close(kernels.experts(*arguments), kernels.experts_plain(*arguments))
+
+
+@runs
+def test_the_router_chooses_what_its_products_say():
+    x, router = numbers(7, 130), numbers(11, 130, scale=0.2)
+    options = {"softmax": True, "normalize": True, "scale": 1.5}
+    found = kernels.choose(x, router, 3, **options)
+    expected = kernels.route_plain(kernels.router_plain(x, router), 3, **options)
+    assert torch.equal(found[0], expected[0])
+    close(found[1], expected[1])
+
+
+@runs
+@pytest.mark.parametrize("tokens", [1, 900])
+def test_pairs_by_expert(tokens):
+    chosen = torch.stack([torch.randperm(9)[:3] for _ in range(tokens)]).to(DEVICE)
+    for found, expected in zip(kernels.by_expert(chosen, 10), kernels.by_expert_plain(chosen, 10), strict=True):
+        assert torch.equal(found, expected)
+
+
+@runs
+@pytest.mark.parametrize("values", [10, 20])
+def test_expanded_keys_and_values(values):
+    both, rope = numbers(5, 3, 12 + values), numbers(5, 40)[:, :8]
+    for found, expected in zip(
+        kernels.expanded(both, rope, values), kernels.expanded_plain(both, rope, values), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 @runs
@@ -213,6 +248,7 @@ def test_a_whole_step_is_that_of_the_modules(kind, rows):
     path = FastDecode(model)
     assert deviation(model, path, rows) < 1e-5
     assert deviation(model, path, 2, 40) < 1e-5
+    assert deviation(model, path, 1, 33) < 1e-5
     found = []
     for used in (None, path):
         torch.manual_seed(2)
@@ -225,6 +261,72 @@ def test_a_whole_step_is_that_of_the_modules(kind, rows):
         found.append(torch.cat(steps, dim=1))
         model.path = None
     close(*found)
+
+
+@runs
+@pytest.mark.parametrize("kind", ["heads", "latent-lora"])
+def test_several_padded_prompts_are_those_of_the_modules(kind, monkeypatch):
+    monkeypatch.setattr("mm.language.fast_decode.kernels.MAX_GROUPED_ROWS", 8)  # fewer programs to interpret
+    monkeypatch.setattr("mm.transforms.kernels.CHECKED_PROMPT", 12)
+    model = suited(kind)
+    path = FastDecode(model)
+    assert FastDecode.can_join(model) and path.joins_prompts
+    assert prompts_deviation(model, path) < 1e-5
+    blocks = [numbers(length, 32) for length in (8, 11)]
+    embeds = torch.full((2, 12, 32), torch.nan, device=DEVICE)
+    for place, block in zip(embeds, blocks, strict=True):
+        place[: len(block)] = block
+    rows, starts, counts = torch.tensor([[2, 1], [0, 0], [8, 11]], device=DEVICE)
+    model.path = path
+    found = model.prompts(embeds, rows=rows, starts=starts, counts=counts, cache=model.new_cache(3, 48))
+    model.path = None
+    for state, block in zip(found, blocks, strict=True):
+        close(state, model(block[None], cache=model.new_cache(1, 48))[0, -1])
+
+
+@runs
+def test_prompts_that_differ_from_the_modules_are_taken_in_one_by_one(monkeypatch):
+    model = suited("latent")
+    path = FastDecode(model)
+    monkeypatch.setattr("mm.transforms.kernels.prompts_deviation", lambda *_: 0.01)
+    with pytest.warns(UserWarning, match=r"one by one, without graphs: several at once differ .* by 0.01 here"):
+        _check_prompts(model, path)
+    assert not path.joins_prompts
+    path.joins_prompts = True
+    monkeypatch.undo()
+    monkeypatch.setattr(FastDecode, "takes", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match=r"one by one, without graphs: several at once fail here \(ZeroDivisionError"):
+        _check_prompts(model, path)
+    assert not path.joins_prompts
+
+
+@runs
+def test_a_size_that_is_left_to_the_modules_is_no_fault_but_a_step_that_is_not_taken_is(monkeypatch):
+    monkeypatch.setattr("mm.transforms.kernels.CHECKED_SIZES", ((1, 1), (2, 40)))
+
+    class Steps(FastDecode):
+        """Takes no prompts, as with experts in float32 on a GPU."""
+
+        def takes(self, embeds, step):
+            return embeds.shape[1] == 1 and super().takes(embeds, step)
+
+    model = suited("heads")
+    path = Steps(model)
+    assert deviation(model, path, 2, 40) is None
+    assert fault(model, path) is None
+    path.feed = lambda index, h, parts: 1.01 * FastDecode.feed(path, index, h, parts)
+    assert re.match(r"they differ from the modules by 0.01 here at 1 x 1 tokens", fault(model, path))
+    del path.feed
+    unfuse(model)
+    assert fault(model, path) == "they do not take a step of 1 rows: its weights are not joined, or trained"
+
+
+@runs
+def test_the_head_of_few_rows_wherever_they_lie():
+    model = suited("dense")
+    path, hidden = FastDecode(model), numbers(3, 5, 32)
+    close(path.head(hidden[:, -1]), model.lm_head(hidden[:, -1]))
+    assert path.head(hidden) is None  # 15 rows
 
 
 @runs
@@ -259,6 +361,40 @@ def test_kernels_of_a_model_on_the_second_gpu():
     model = suited("heads").to("cuda:1")
     fuse(model)
     assert use_kernels(model) is None and model.path is not None
+    path, x, found = model.path, numbers(2, 1, 32).to("cuda:1"), []
+    for model.path in (path, None):  # while the first GPU is the current one
+        states = model(x, positions=torch.zeros(2, 1, dtype=torch.int64, device="cuda:1"), cache=model.new_cache(2, 8))
+        found.append((states, model.logits(states)))
+    for ours, modules in zip(*found, strict=True):
+        close(ours, modules)
+
+
+@runs
+def test_steps_and_heads_are_launched_on_the_device_of_what_they_are_given(monkeypatch):
+    model, current, launches = suited("heads"), [], []
+    path = FastDecode(model)
+
+    @contextmanager
+    def on_device(given):
+        current.append(given.device)
+        yield
+        current.clear()
+
+    def watched(work):
+        def launch(x, *others, **options):
+            launches.append(current == [x.device])
+            return work(x, *others, **options)
+
+        return launch
+
+    monkeypatch.setattr("mm.language.fast_decode.on_device", on_device)
+    for name in ("add_norm", "linear", "attention", "experts"):
+        monkeypatch.setattr(kernels, name, watched(getattr(kernels, name)))
+    model.path, cache = path, model.new_cache(1, 8)
+    states = model(numbers(1, 1, 32), positions=torch.zeros(1, 1, dtype=torch.int64, device=DEVICE), cache=cache)
+    count = len(launches)
+    model.logits(states)
+    assert count > 10 and len(launches) == count + 1 and all(launches) and not current
 
 
 def test_without_a_gpu_the_modules_do_the_work():
@@ -267,10 +403,6 @@ def test_without_a_gpu_the_modules_do_the_work():
     assert model.path is None
 
 
-@pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="this is that process, or there is a GPU")
+@starts_interpreter
 def test_kernels_in_the_interpreter():
-    pytest.importorskip("triton")
-    environment = os.environ | {"TRITON_INTERPRET": "1"}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    run_in_interpreter(__file__)

@@ -212,11 +212,13 @@ def test_the_map_of_objects() -> None:
 def test_toy_runs_learn_and_chain(toy_janus: Path, tmp_path: Path) -> None:
     """Tokenizer first, then the rest on its frozen codes, as the recipes are run."""
     small = ("data.buckets=[{views: 1, length: 1, rows: 2}]", "data.prefill=2", "schedule.max_steps=17")
-    recipe = load_recipe(CONFIGS / "nano_janus_vq.yaml", (f"model={toy_janus}", *CPU, *small, "loss.reseed_steps=5"))
+    average = ("run.ema_decay=0.5", "loss.reseed_steps=5")  # evaluated before and after the weights change places
+    recipe = load_recipe(CONFIGS / "nano_janus_vq.yaml", (f"model={toy_janus}", *CPU, *small, *average))
     summary = train(recipe, Session(out=tmp_path / "vq", device="cpu"), say=lambda line: None)
     log = [json.loads(line) for line in (tmp_path / "vq" / "train_log.jsonl").read_text().splitlines()]
     assert log[-1]["reconstruction"] < 0.9 * log[0]["reconstruction"]
     assert set(summary["evaluation"]["drawing_shades"]) >= {"psnr", "perplexity", "used", "token_error"}
+    assert summary["evaluation_average"].keys() == summary["evaluation"].keys()
 
     small = ("data.buckets=[{views: 2, length: 704, rows: 2}]", "data.prefill=2", "schedule.max_steps=17")
     overrides = (f"model={toy_janus}", *CPU, *small, "loss.vision_from=null", "evaluation.samples=1")
@@ -230,6 +232,20 @@ def test_toy_runs_learn_and_chain(toy_janus: Path, tmp_path: Path) -> None:
     pairs = zip(trained.image_head.vq.parameters(), before.image_head.vq.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
     assert (tmp_path / "state" / "state.pt").exists()
+
+
+def test_an_evaluation_that_fails_costs_no_weights(
+    toy_janus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("mm.training.loop._Run._evaluate", fail)
+    small = ("data.buckets=[{views: 1, length: 1, rows: 2}]", "data.prefill=2", "schedule.max_steps=1")
+    recipe = load_recipe(CONFIGS / "nano_janus_vq.yaml", (f"model={toy_janus}", *CPU, *small))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(recipe, Session(out=tmp_path, device="cpu"), say=lambda line: None)
+    assert load_model(tmp_path, device="cpu", dtype=torch.float32).image_head is not None
 
 
 def test_dead_codes_are_moved_to_vectors_of_pictures(toy_janus: Path) -> None:
@@ -284,6 +300,7 @@ def node_of(parameter: torch.nn.Parameter) -> Any:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch 2.11's compiler looks
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_compiled_and_captured_tokenizer_learns_what_the_plain_one_does(toy_janus: Path) -> None:
     loss = load_recipe(CONFIGS / "nano_janus_vq.yaml").loss

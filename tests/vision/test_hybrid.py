@@ -82,4 +82,4 @@ def test_memory_of_a_view_counts_the_larger_tower() -> None:
     # SAM: 256 patches x (8 widths of 16, and 2 x 16 terms of 2 heads), and 256 x 256 numbers of bias a head
     assert config.block_numbers(1) == 256 * (8 * 16 + 2 * 16 * 2) + 256 * 256 * 2
     assert config.block_numbers(40) == 4 * config.block_numbers(1)
-    assert config.low.block_numbers(1) == 16 * (3 * 24 + 2 * 96)
+    assert config.low.block_numbers(1) == 16 * (2 * 24 + 2 * 96)
