@@ -108,10 +108,11 @@ def _rendered(file: Path) -> list[Path]:
 
 
 def joined(pages: Sequence[DocumentPage], texts: Sequence[str]) -> str:
-    """All pages as one document; a heading each where there are several."""
+    """The pages that were read so far, the first ones, as one document; a heading each where there are several."""
     if len(pages) == 1:
         return texts[0]
-    return "\n\n".join(f"--- {page.name} ---\n{text}" for page, text in zip(pages, texts, strict=False))
+    read = pages[: len(texts)]
+    return "\n\n".join(f"--- {page.name} ---\n{text}" for page, text in zip(read, texts, strict=True))
 
 
 def is_tiled(pipe: Pipeline) -> bool:

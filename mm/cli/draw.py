@@ -325,9 +325,10 @@ def _write(drawn: "Drawings", recipe: Recipe, files: list[Path]) -> list[Path]:
     if recipe.grid:
         save(_side_by_side(images), files[0], recipe)
         return files * len(images)
-    for image, picture, file in zip(images, drawn.pictures, files, strict=False):
+    written = files[: len(images)]  # fewer than were asked for after Ctrl-C
+    for image, picture, file in zip(images, drawn.pictures, written, strict=True):
         save(image, file, replace(recipe, seed=picture.seed, number=1, best_of=None, rerank=None))
-    return files[: len(images)]
+    return written
 
 
 def _side_by_side(images: "Sequence[PIL.Image.Image]") -> "PIL.Image.Image":

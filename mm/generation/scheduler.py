@@ -326,7 +326,8 @@ class Scheduler(Admission):
         assert lane.embeds is not None
         lanes = [lane, *self._company(task, lane)] if wanted == lane.inputs.num_tokens else [lane]
         hidden = self._through(lanes, wanted)
-        for each, state in zip(lanes, hidden.split(1), strict=False):  # it may have come to the first of them only
+        taken = lanes[: len(hidden)]  # the first one only where the memory did not suffice for all
+        for each, state in zip(taken, hidden.split(1), strict=True):
             assert each.embeds is not None
             done = wanted if each is lane else len(each.embeds)
             each.embeds = each.embeds[done:]

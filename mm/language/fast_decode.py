@@ -27,6 +27,7 @@ from mm.language.latent_attention import LatentAttention
 from mm.language.layers import GatedMLP, RMSNorm
 from mm.language.moe import Experts, MoE, grouped_is_static
 from mm.language.quantized import QuantizedExperts, QuantizedLinear
+from mm.products import is_plain
 
 DOT = 16  # the matrix units' smallest side
 
@@ -160,12 +161,7 @@ class FastDecode:
         """(..., D) hidden states of few rows -> (..., V) float32 logits, rounded as the modules' are; None for more."""
         layer = self._decoder.lm_head
         few = hidden.shape[:-1].numel() <= kernels.MAX_ROWS and not hidden.requires_grad
-        if (
-            not few
-            or type(layer) is not nn.Linear
-            or layer.weight.requires_grad
-            or layer.weight.device != hidden.device
-        ):
+        if not few or not is_plain(layer) or layer.weight.requires_grad or layer.weight.device != hidden.device:
             return None
         rows = hidden.reshape(-1, hidden.shape[-1]).contiguous()
         with on_device(rows):

@@ -1,5 +1,6 @@
 """Several linear layers over the same input as one product."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from operator import is_
 from typing import Any, Self
@@ -78,7 +79,7 @@ class Joint:
                 layer.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
 
 
-class WithJoint(nn.Module):
+class WithJoint(nn.Module, ABC):
     """A module with layers over the same input, which may be one product.
 
     Where the module goes to another device or type, the product is made anew there: nothing of the old place is kept.
@@ -87,9 +88,9 @@ class WithJoint(nn.Module):
     joint: Joint | None
 
     @property
+    @abstractmethod
     def joined(self) -> tuple[nn.Module, ...]:
         """The layers over the input."""
-        raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.joint
