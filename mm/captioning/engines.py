@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from mm.captioning.rows import Outcome
 from mm.captioning.supply import Supply
+from mm.devices import resolve_device
 from mm.errors import OptionError
 
 if TYPE_CHECKING:
@@ -32,6 +33,20 @@ class AnswerEngine(Protocol):
         ...
 
 
+def check_engine(job: "Job", pipe: "Pipeline | None") -> None:
+    """Refuse what no engine can follow before anything is made.
+
+    Raises:
+        OptionError: an unknown device, or one that this machine lacks; a loaded model for other processes.
+    """
+    elsewhere = "several devices" if job.devices else "the engine 'ray'" if job.engine == "ray" else None
+    if elsewhere and pipe is not None:
+        raise OptionError(f"{elsewhere} load the model in processes of their own. Leave pipe out, and name job.model")
+    if pipe is None and job.engine == "local":  # a cluster has devices of its own
+        for device in job.devices or (job.device,):
+            resolve_device(device)
+
+
 def open_engine(job: "Job", pipe: "Pipeline | None", num_images: int) -> AnswerEngine:
     """What a job asks for, its model loaded.
 
@@ -41,14 +56,10 @@ def open_engine(job: "Job", pipe: "Pipeline | None", num_images: int) -> AnswerE
         num_images: that it will be asked about.
 
     Raises:
-        OptionError: a loaded model cannot be used by other processes.
         CheckpointError: the model cannot be loaded.
         ResourceError: it does not fit, or the cluster cannot be reached.
         MissingExtraError: Ray is not installed.
     """
-    elsewhere = "several devices" if job.devices else "the engine 'ray'" if job.engine == "ray" else None
-    if elsewhere and pipe is not None:
-        raise OptionError(f"{elsewhere} load the model in processes of their own. Leave pipe out, and name job.model")
     if job.engine == "ray":
         from mm.captioning.ray_engine import RayEngine
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mm.captioning.engines import ENGINES, EngineName
+from mm.captioning.engines import ENGINES, EngineName, check_engine
 from mm.captioning.log import encode
 from mm.captioning.sinks import Format, find_target, make_folders
 from mm.captioning.sources import open_source
@@ -200,11 +200,13 @@ def run(
 
     Raises:
         InputError: the source or the output cannot be used so; before the model is loaded.
+        OptionError: a device that is not there, or a loaded model for other processes; before anything is made.
         ResourceError: the disk, the memory or another run is in the way. What was committed is kept.
     """
     from mm.captioning.estimate import dry_run as try_out
     from mm.captioning.ledger import Run
 
+    check_engine(job, pipe)
     source = open_source(job.source)
     target = find_target(job.output, job.format, job.shard)
     if dry_run:

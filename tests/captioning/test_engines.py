@@ -135,7 +135,15 @@ def test_a_loaded_model_is_for_this_process(pipe, tmp_path):
     paint(tmp_path / "in", 1)
     with pytest.raises(OptionError, match="several devices load the model in processes of their own. Leave pipe out"):
         run(job(tmp_path / "in", tmp_path / "a.jsonl", devices=("cpu", "cpu")), pipe=pipe)
-    assert (tmp_path / "a.jsonl").read_bytes() == b""
+    assert list(tmp_path.iterdir()) == [tmp_path / "in"]
+
+
+@pytest.mark.parametrize("values", [{"device": "meta"}, {"devices": ("cpu", "meta")}])
+def test_a_device_that_cannot_be_used_leaves_nothing_behind(values, tmp_path):
+    paint(tmp_path / "in", 1)
+    with pytest.raises(OptionError, match="device 'meta' is not supported; use auto, cpu, cuda, cuda:1 or mps"):
+        run(job(tmp_path / "in", tmp_path / "deep" / "a.jsonl", **values))
+    assert list(tmp_path.iterdir()) == [tmp_path / "in"]
 
 
 def test_equal_images_are_asked_once(do, tmp_path):
