@@ -27,8 +27,8 @@ class SiglipEncoder(VisionTransformer):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Pixels (N, 3, S, S) -> (N, P, W)."""
         other = None if torch.is_grad_enabled() or x.device != self.get_parameter("pos_embed").device else self.path
-        if other is not None and attn_mask is None and not is_causal:
-            return other(x)
+        if attn_mask is None and not is_causal:  # timm below 1.0.26 knows no is_causal
+            return self.plainly(x) if other is None else other(x)
         out: Tensor = super().forward(x, attn_mask=attn_mask, is_causal=is_causal)
         return out
 

@@ -1,6 +1,8 @@
 """The SigLIP tower has the published tensors and sizes."""
 
+import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from mm.config import VisionConfig
 from mm.vision.encoder import build_siglip
@@ -35,3 +37,10 @@ def test_gelu_is_the_one_asked_for() -> None:
     pixels = torch.randn(1, 3, 28, 28)
     difference = (tanh(pixels) - exact(pixels)).abs().max()
     assert 1e-5 < difference < 1e-1
+
+
+def test_a_timm_that_knows_no_causal_attention_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder, pixels = build_siglip(config()), torch.randn(1, 3, 28, 28)
+    expected = encoder(pixels)
+    monkeypatch.setattr(VisionTransformer, "forward", lambda self, x, attn_mask=None: self.forward_features(x))
+    assert torch.equal(encoder(pixels), expected)
