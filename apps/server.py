@@ -123,7 +123,9 @@ def run_app(
 ) -> int:
     """Parse, load the models of some tasks, build, serve until interrupted. Returns the exit status."""
     given, options = parse_arguments(argv, name, description)
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that uploads are deleted
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):  # so that uploads are deleted
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # as nohup does
+            signal.signal(ending, lambda number, frame: sys.exit(128 + number))
     use_names({parameter: f"--{parameter.replace('_', '-')}" for parameter in vars(given)})
     try:
         make_private_folder()
@@ -229,6 +231,7 @@ def serve(demo: gr.Blocks, options: ServeOptions) -> str:
                 ssr_mode=False,
                 pwa=False,
                 mcp_server=False,
+                run_history=False,  # may ask the hub, with the operator's own token, for whoever comes through a proxy
                 enable_monitoring=False,
                 theme=theme(),
                 css=CSS,

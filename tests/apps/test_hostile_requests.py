@@ -139,6 +139,12 @@ def test_the_server_fetches_nothing_for_a_visitor(server: str) -> None:
         assert answer.status_code >= 400, (route, answer.status_code)
 
 
+def test_gradio_keeps_no_history_at_the_hub(server: str) -> None:
+    """It would with the operator's own token, also for whoever comes through a proxy, and before they log in."""
+    for route in ("runs", "run-history/buckets", "run-history/records?bucket=a/b"):
+        assert httpx.get(f"{server}/gradio_api/{route}").status_code == 404, route
+
+
 def test_a_picture_of_200_megapixels_is_refused(server: str, tmp_path: Path) -> None:
     Image.new("1", (20_000, 10_000)).save(tmp_path / "large.png")
     client = Client(server, verbose=False)
