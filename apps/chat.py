@@ -99,7 +99,7 @@ def build_page(models: Models) -> Page:
             began = time.perf_counter()
             stream, dropped = await asyncio.to_thread(fitting_stream, pipe, turns, options)
             text, first_s = "", 0.0
-            with sessions.running(request, stream):
+            with sessions.running(request, stream, place):
                 async for piece in stream:
                     first_s = first_s or time.perf_counter() - began
                     text += piece

@@ -134,11 +134,13 @@ class Sessions:
         self._running: dict[str, set[Cancellable]] = defaultdict(set)
 
     @contextmanager
-    def running(self, request: gr.Request, stream: Cancellable) -> Iterator[None]:
-        """What runs ends with the block, however that ends."""
+    def running(self, request: gr.Request, stream: Cancellable, place: Place) -> Iterator[None]:
+        """What runs ends with the block, however that ends; at once where its place was given up while it was made."""
         key = request.session_hash or ""
         with self._lock:
             self._running[key].add(stream)
+            if place.cancelled:
+                stream.cancel()
         try:
             yield
         finally:
@@ -155,15 +157,14 @@ class Sessions:
         Raises:
             BusyError: too many wait.
         """
-        with line.place() as place, self.running(request, place):
+        with line.place() as place, self.running(request, place, place):
             yield place
 
     def end(self, request: gr.Request) -> None:
-        """End what a closed tab has running."""
+        """End what a closed tab has running. Who names no session ends nothing: it would be that of others like it."""
         with self._lock:
-            streams = list(self._running.get(request.session_hash or "", ()))
-        for stream in streams:
-            stream.cancel()
+            for stream in self._running.get(request.session_hash, ()) if request.session_hash else ():
+                stream.cancel()
 
     def count(self) -> int:
         """Answers on their way."""

@@ -122,12 +122,10 @@ def build_page(models: Models, *, asks: bool = False) -> Page:
             async for text in place.wait():
                 yield text, gr.skip(), recipe.seed, *still
             drawing = Drawing(pipe, recipe)
-            if place.cancelled:
-                drawing.cancel()
             columns = across(recipe.best_of or recipe.number)
             began = time.monotonic()
             yield "Drawing ...", gr.Gallery([], columns=columns), recipe.seed, *still
-            with sessions.running(request, drawing):
+            with sessions.running(request, drawing, place):
                 async for frame in drawing.frames():
                     yield frame.text, frame.pictures, gr.skip(), *still
             drawn = drawing.result

@@ -1,5 +1,6 @@
 """Options, ports, uploads and errors of the apps."""
 
+import asyncio
 import os
 import socket
 import tempfile
@@ -11,7 +12,9 @@ import pytest
 from PIL import Image
 
 from apps import common, server
+from apps.line import Line
 from mm.errors import ImageError, OptionError, ResourceError
+from mm.pipeline import Pipeline
 
 
 def options(*words: str) -> server.ServeOptions:
@@ -184,3 +187,24 @@ def test_a_file_is_kept_once_and_atomically(folder: Path) -> None:
     assert common.keep_file("a.txt", lambda path: path.write_text("x")) == first
     assert Path(first).is_relative_to(folder) and common.uploaded(first) == Path(first)
     assert [path.name for path in folder.rglob("*") if path.is_file()] == ["a.txt"]
+
+
+def test_what_is_made_while_its_visitor_leaves_ends_at_once_and_nobody_ends_what_is_not_theirs(pipe: Pipeline) -> None:
+    sessions, line = common.Sessions(), Line()
+    own, nameless = (gr.Request(session_hash=name) for name in ("a", None))
+
+    async def scene() -> list[str]:
+        ended = []
+        for leaver in (own, nameless, gr.Request(session_hash="b")):
+            for visitor in (own, nameless):
+                with sessions.place(line, visitor) as place:
+                    sessions.end(leaver)  # the answer is being made
+                    stream = pipe.stream(Image.new("RGB", (8, 8)), "What?", max_new_tokens=1)
+                    with sessions.running(visitor, stream, place):
+                        async for _ in stream:
+                            pass
+                ended.append(stream.reply.finish_reason)
+        return ended
+
+    assert [reason == "cancelled" for reason in asyncio.run(scene())] == [True, *[False] * 5]
+    assert sessions.count() == 0
