@@ -219,10 +219,10 @@ class FastDecode:
                 joint, cos, sin, positions, caches[0], caches[1], attention.config.num_heads
             )
             keys, values = written(0), written(1)
-        shape = rows, tokens
-        mixed = attend(
-            query.unflatten(0, shape), keys.unflatten(0, shape), values.unflatten(0, shape), None, scale=attention.scale
-        ).flatten(0, 1)
+        # One by one: how torch's flash attention splits a row depends on how many there are (ATen's flash_api.cpp).
+        split = (part.unflatten(0, (rows, 1, tokens)) for part in (query, keys, values))  # of each (1, T, H, ...)
+        parts = [attend(q, k, v, None, scale=attention.scale).flatten(0, 1) for q, k, v in zip(*split, strict=True)]
+        mixed = parts[0] if rows == 1 else torch.cat(parts)
         if isinstance(attention, LatentAttention):
             mixed = mixed[..., : attention.config.v_head_dim]
         return self._linear(mixed.flatten(1), attention.o_proj, rows)
