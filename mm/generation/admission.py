@@ -174,7 +174,7 @@ class Admission:
                 taken.append(lane)
             if len(taken) == len(task.lanes):
                 return True
-            if taken and not self.running:  # nothing ends that would make room
+            if taken and not self.begun():  # nothing ends that would make room
                 raise CacheMemoryError(
                     f"a guided picture needs two rows of the cache, and {self.device} has memory for one. Use "
                     "guidance_scale=1, or free some memory."

@@ -242,6 +242,23 @@ def test_where_memory_does_not_suffice_for_several_they_go_one_by_one(decoder, n
         assert handle.row.tokens == plain_greedy(decoder, prompt, 3)
 
 
+def test_a_pair_for_which_there_is_no_room_yet_waits_for_the_one_before(decoder, new_row, monkeypatch):
+    """Room for three rows: the second pair gets one of its two while the first one is taken in."""
+    asked = new_prompts(4)
+    with stepped(decoder, new_row) as steps:
+        slots, waiting = steps.scheduler.slots, steps.scheduler.intake.waiting
+        monkeypatch.setattr(slots, "_free", lambda: 6 * slots._size(1, 512) - slots.num_bytes)
+        handles = [steps.submit(text_inputs(prompt), max_new_tokens=3) for prompt in asked]
+        for guided in (waiting[0], waiting[2]):
+            other = waiting[waiting.index(guided) + 1]
+            guided.lanes += other.lanes
+            waiting.remove(other)
+        steps.finish()
+    for index in (0, 2):
+        assert handles[index].error is None
+        assert handles[index].row.tokens == plain_greedy(decoder, asked[index], 3)
+
+
 def test_output_that_is_not_a_number_fails_alone(decoder, new_row):
     class Sometimes(Embedder):
         def __call__(self, inputs):
