@@ -23,7 +23,8 @@ class _Recorded:
 
 class Graphed:
     """Runs ``work`` on CUDA tensors as a graph from the second call of a shape on; the first one runs as it is, which
-    also warms up what its kernels need. May be called from several threads.
+    also warms up what its kernels need. May be called from several threads; each begins so, for cuBLAS cannot be set up
+    while a call is recorded.
 
     Args:
         work: launches the same kernels on the same memory for equal shapes, and waits for nothing.
@@ -40,7 +41,7 @@ class Graphed:
         ]
         self._places = self._where()
         self._lock = threading.Lock()
-        self._seen: set[Hashable] = set()  # once; not yet recorded
+        self._seen: set[Hashable] = set()  # once, and in which thread: libraries are set up in each
         self._known: dict[Hashable, _Recorded] = {}
         self._refused = False
 
@@ -72,8 +73,9 @@ class Graphed:
                 self._places = places
             known = self._known.pop(key, None)
             if known is None:
-                if key not in self._seen:
-                    self._seen.add(key)
+                seen = key, threading.get_ident()
+                if seen not in self._seen:
+                    self._seen.add(seen)
                     return self.work(given)
                 known = self._record(given)
                 if known is None:

@@ -4,6 +4,7 @@ On a machine without CUDA they run in Triton's interpreter (``tests/triton_kerne
 """
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -205,6 +206,20 @@ def test_a_recorded_function_follows_its_numbers_and_its_weights():
         assert torch.equal(work(x), layer(x))
     work(numbers(3, 8))
     assert work.num_recorded == 1
+
+
+@pytest.mark.gpu
+@on_gpu
+def test_no_thread_records_in_its_first_call():
+    """It would set up cuBLAS meanwhile, which breaks the recording."""
+    layer, x = torch.nn.Linear(8, 8).cuda().requires_grad_(False), numbers(2, 8)
+    work, found = Graphed(layer, most=2, modules=[layer]), []
+    work(x)
+    thread = threading.Thread(target=lambda: found.extend((work(x), work.num_recorded) for _ in range(2)))
+    thread.start()
+    thread.join()
+    assert [count for _, count in found] == [0, 1]
+    assert all(torch.equal(each, layer(x)) for each, _ in found)
 
 
 @pytest.mark.gpu
