@@ -5,6 +5,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from .pdf_pages import MAX_PAGES, render_pdf
 
 BLUE = (37, 99, 235)
 OVERLAY_SIDE = 900  # pixels, about
-# PDFs that take long keep these waiting, and no other thread of the server.
+# PDFs that take long keep other PDFs waiting, and nobody who reads pictures.
 _READERS = ThreadPoolExecutor(2, thread_name_prefix="mm-pages")
 
 
@@ -50,38 +51,35 @@ class DocumentPage:
 
 
 async def pages_of(files: Sequence[str] | None) -> list[DocumentPage]:
-    """Every page of the uploads, checked.
+    """Every page of the uploads, checked. A name that comes again gets a number.
 
     Raises:
         ImageError: no file, too many pages, or one that cannot be read.
     """
-    return await asyncio.get_running_loop().run_in_executor(_READERS, _pages_of, files)
+    if not files:
+        raise ImageError("no file. Upload a picture or a PDF first.")
+    pages: list[DocumentPage] = []
+    seen: Counter[str] = Counter()
+    for path in files:
+        file = uploaded(path)
+        seen[file.name] += 1
+        name = file.name if seen[file.name] == 1 else f"{file.name} ({seen[file.name]})"
+        with file.open("rb") as stream:
+            is_pdf = stream.read(5) == b"%PDF-"
+        if is_pdf:
+            pictures = await asyncio.get_running_loop().run_in_executor(_READERS, _rendered, file)
+            pages += [DocumentPage(f"{name} p. {number}", path, picture) for number, picture in enumerate(pictures, 1)]
+        else:
+            await asyncio.to_thread(open_upload, path)
+            pages.append(DocumentPage(name, path, None))
+        if len(pages) > MAX_PAGES:
+            raise ImageError(f"the files have more than {MAX_PAGES} pages together. Read them in parts.")
+    return pages
 
 
 def page_number(pages: Sequence[DocumentPage], wanted: float) -> int:
     """A page that is there, from 1."""
     return min(max(int(wanted), 1), len(pages))
-
-
-def _pages_of(files: Sequence[str] | None) -> list[DocumentPage]:
-    if not files:
-        raise ImageError("no file. Upload a picture or a PDF first.")
-    pages: list[DocumentPage] = []
-    for path in files:
-        file = uploaded(path)
-        with file.open("rb") as stream:
-            is_pdf = stream.read(5) == b"%PDF-"
-        if is_pdf:
-            pages += [
-                DocumentPage(f"{file.name} p. {number}", path, picture)
-                for number, picture in enumerate(_rendered(file), 1)
-            ]
-        else:
-            open_upload(path)
-            pages.append(DocumentPage(file.name, path, None))
-        if len(pages) > MAX_PAGES:
-            raise ImageError(f"the files have more than {MAX_PAGES} pages together. Read them in parts.")
-    return pages
 
 
 def _rendered(file: Path) -> list[Path]:

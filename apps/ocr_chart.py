@@ -13,6 +13,7 @@ import gradio as gr
 import pandas as pd
 
 from mm.chat import task_message, user_message
+from mm.generation.stopping import FinishReason
 from mm.images import ImageSource
 from mm.pipeline import Pipeline
 from mm.reply import Reply
@@ -33,6 +34,7 @@ from .common import (
     uploaded,
 )
 from .documents import DocumentPage, is_tiled, joined, page_number, pages_of, tile_overlay
+from .line import Place
 from .models import Models
 from .picker import Picker
 from .server import run_app
@@ -42,7 +44,7 @@ TABLE_PROMPT = "Give the data as a Markdown table."  # the bundled model is trai
 MAX_TILES = 9  # of the published models
 MAX_TABLE_TOKENS = 600
 _COLUMNS = {"Page": "34%", "Words": "14%", "Table": "14%", "End": "18%", "Time": "20%"}
-Tables = list[tuple[str, pd.DataFrame]]  # (name, table) of the pages that have one
+Tables = list[tuple[DocumentPage, pd.DataFrame]]  # of the pages that have one
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class PageRead:
         page: which.
         text: of the page.
         table: of the page; None without one.
-        asked: whether a table was asked for.
+        table_end: how the answer that is the table ended; None where none was asked for.
         reply: the answer that is the text.
         first_s: until its first piece.
         total_s: until its last piece, without the table.
@@ -62,7 +64,7 @@ class PageRead:
     page: DocumentPage
     text: str
     table: pd.DataFrame | None
-    asked: bool
+    table_end: FinishReason | None
     reply: Reply
     first_s: float
     total_s: float
@@ -75,7 +77,9 @@ class PageRead:
     @property
     def row(self) -> list[str]:
         """Of the result table."""
-        found = "yes" if self.table is not None else "no" if self.asked else "not asked"
+        found = "not asked" if self.table_end is None else "no" if self.table is None else "in part"
+        if self.table is not None and self.table_end == "stop":
+            found = "yes"
         end = {"stop": "complete", "length": "too long", "loop": "repeats", "cancelled": "stopped"}
         words = str(len(self.text.split()))
         return [self.page.name, words, found, end[self.reply.finish_reason], f"{self.total_s:.1f} s"]
@@ -127,21 +131,21 @@ def build_page(models: Models) -> gr.Blocks:
                 stream = await asyncio.to_thread(
                     pipe.stream, messages=[task_message("ocr", [image])], max_tiles=int(max_tiles)
                 )
-                with sessions.running(request, stream):
+                with sessions.running(request, stream, place):
                     async for piece in stream:
                         first_s = first_s or time.perf_counter() - began
                         text += piece
                         yield (status, joined(pages, [*(entry.text for entry in done), text]), *[gr.skip()] * 7)
-                total_s, table = time.perf_counter() - began, None
+                total_s, table, table_end = time.perf_counter() - began, None, None
                 if with_table and not place.cancelled:
-                    table = await table_of(pipe, image, int(max_tiles), request)
-                done.append(PageRead(page, text, table, with_table, stream.reply, first_s, total_s))
+                    table, table_end = await table_of(pipe, image, int(max_tiles), request, place)
+                done.append(PageRead(page, text, table, table_end, stream.reply, first_s, total_s))
                 whole = joined(pages, [entry.text for entry in done])
                 yield (status, whole, *[gr.skip()] * 4, overview(done), *[gr.skip()] * 2)
             if not done:
                 yield ("Stopped: nothing was read.", *[gr.skip()] * 8)
                 return
-            tables: Tables = [(entry.page.name, entry.table) for entry in done if entry.table is not None]
+            tables: Tables = [(entry.page, entry.table) for entry in done if entry.table is not None]
             yield (
                 ending(done, len(pages)),
                 whole,
@@ -152,14 +156,16 @@ def build_page(models: Models) -> gr.Blocks:
                 tables,
             )
 
-    async def table_of(pipe: Pipeline, image: ImageSource, max_tiles: int, request: gr.Request) -> pd.DataFrame | None:
-        """The data of a page as a table, if the model gives one."""
+    async def table_of(
+        pipe: Pipeline, image: ImageSource, max_tiles: int, request: gr.Request, place: Place
+    ) -> tuple[pd.DataFrame | None, FinishReason]:
+        """The data of a page as a table, if the model gives one, and how its answer ended."""
         message = user_message(TABLE_PROMPT, [image])
         options: dict[str, Any] = {"max_tiles": max_tiles, "max_new_tokens": min(MAX_TABLE_TOKENS, pipe.context // 4)}
         stream = await asyncio.to_thread(pipe.stream, messages=[message], **options)
-        with sessions.running(request, stream):
+        with sessions.running(request, stream, place):
             text = "".join([piece async for piece in stream])
-        return parse_table(text)
+        return parse_table(text), stream.reply.finish_reason
 
     async def tiles(
         files: list[str] | None, page: float, max_tiles: float, model: str | None
@@ -206,7 +212,7 @@ def build_page(models: Models) -> gr.Blocks:
             message = user_message(text, [image], special_tokens="none")
             stream = await asyncio.to_thread(pipe.stream, messages=[message], max_tiles=int(max_tiles))
             said = ""
-            with sessions.running(request, stream):
+            with sessions.running(request, stream, place):
                 async for piece in stream:
                     said += piece
                     yield said
@@ -220,7 +226,7 @@ def build_page(models: Models) -> gr.Blocks:
             pages = await pages_of(files)
             yield gr.skip(), gr.BarPlot(visible=False), None
             await asyncio.sleep(0.1)  # else the page takes both at once
-            yield shown_table(tables, pages[page_number(pages, page) - 1].name)
+            yield shown_table(tables, pages[page_number(pages, page) - 1])
 
     def stop_reading(request: gr.Request) -> None:
         """End what this session reads or asks; what is read by then stays."""
@@ -339,12 +345,12 @@ def overview(done: Sequence[PageRead]) -> dict[str, Any]:
     return {"headers": list(_COLUMNS), "data": [entry.row for entry in done]}
 
 
-def shown_table(tables: Tables, name: str | None) -> tuple[pd.DataFrame, gr.BarPlot, str | None]:
+def shown_table(tables: Tables, page: DocumentPage | None) -> tuple[pd.DataFrame, gr.BarPlot, str | None]:
     """The table of a page, its plot, and its file; all empty where it has none."""
-    frame = next((frame for page, frame in tables if page == name), None)
-    if frame is None:
+    frame = next((frame for own, frame in tables if own == page), None)
+    if frame is None or page is None:
         return pd.DataFrame(), redrawn(None), None
-    label = f"{name if len(tables) > 1 else 'The same data'}, drawn again: compare it with the page"
+    label = f"{page.name if len(tables) > 1 else 'The same data'}, drawn again: compare it with the page"
     return frame, redrawn(frame, label), keep_file("table.csv", partial(frame.to_csv, index=False))
 
 
@@ -354,8 +360,10 @@ def ending(done: Sequence[PageRead], num_pages: int) -> str:
     if len(done) < num_pages or done[-1].reply.finish_reason == "cancelled":
         said = f"Stopped: {len(done)} of {num_pages} {'page was' if num_pages == 1 else 'pages were'} begun"
     found = sum(entry.table is not None for entry in done)
-    if any(entry.asked for entry in done):
+    if any(entry.table_end is not None for entry in done):
         said += {0: ", no table", 1: ", 1 table"}.get(found, f", {found} tables")
+        cut = [entry.page.name for entry in done if entry.row[2] == "in part"]
+        said += f" (rows may be missing: {plain(', '.join(cut))})" if cut else ""
     if len(done) == 1:
         return f"{said}. {done[0].speed}. {finish_sentence(done[0].reply)}".strip()
     usages = [entry.reply.usage for entry in done]

@@ -1,5 +1,7 @@
 """The reading page: its endpoints, tables out of Markdown, tiles, PDFs."""
 
+import asyncio
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,11 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
 
-from apps import documents, tables
+from apps import documents, ocr_chart, tables
 from apps.pdf_pages import MAX_PAGES, render_pdf
 from mm.errors import ImageError
 from mm.pipeline import Pipeline
+from mm.reply import Reply, Usage
 
 ROOT = Path(__file__).parents[2]
 RECEIPT = ROOT / "examples" / "receipt.png"
@@ -64,6 +67,47 @@ def test_mistakes_are_sentences(client: Client, tmp_path: Path) -> None:
     bad.write_bytes(b"%PDF-1.7 is cut")
     with pytest.raises(AppError, match="cannot be rendered"):
         client.predict([handle_file(str(bad))], 9, True, api_name="/read")
+
+
+@http
+def test_reading_is_stopped(client: Client) -> None:
+    reading = client.submit([handle_file(str(RECEIPT))] * 20, 9, False, "endless", api_name="/read")
+    while not any(isinstance(text, str) and text for _, text, *_ in reading.outputs()):
+        assert not reading.done()
+        time.sleep(0.05)
+    client.predict(api_name="/stop_reading")
+    status, *_ = reading.result(60)
+    assert status.startswith("Stopped: ") and "of 20 pages were begun" in status
+
+
+def test_pages_of_one_name_keep_their_own_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pictures of a camera and of the clipboard do."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    paths = []
+    for folder in ("a", "b"):
+        paths.append(tmp_path / folder / "image.png")
+        paths[-1].parent.mkdir()
+        Image.new("RGB", (8, 8)).save(paths[-1])
+    first, second = asyncio.run(documents.pages_of([str(path) for path in paths]))
+    assert (first.name, second.name) == ("image.png", "image.png (2)")
+    read = [(page, pd.DataFrame({"x": ["a"], "n": [value]})) for page, value in ((first, "1"), (second, "2"))]
+    for page, value in ((first, "1"), (second, "2")):
+        frame, plot, file = ocr_chart.shown_table(read, page)
+        assert frame["n"].tolist() == [value] and file is not None
+        assert plot.label == f"{page.name}, drawn again: compare it with the page"
+
+
+def test_a_table_that_was_cut_is_told_of() -> None:
+    page = documents.DocumentPage("a.png", "", None)
+    usage = Usage(prompt_tokens=9, image_tokens=3, completion_tokens=5)
+    reply = Reply(
+        text="text", finish_reason="stop", usage=usage, boxes=(), raw_text="text", token_ids=(1,), logprobs=None
+    )
+    table = pd.DataFrame({"x": ["a"], "n": ["1"]})
+    cut, whole = (ocr_chart.PageRead(page, "text", table, end, reply, 0.1, 1) for end in ("length", "stop"))
+    assert (cut.row[2], whole.row[2]) == ("in part", "yes")
+    assert ocr_chart.ending([cut], 1).startswith("1 page read, 1 table (rows may be missing: a.png). ")
+    assert ocr_chart.ending([whole], 1).startswith("1 page read, 1 table. ")
 
 
 def pdf(path: Path, pages: int, side: float = 200) -> Path:
