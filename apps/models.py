@@ -212,8 +212,6 @@ class Models:
         """
         entry = self._entries[label]
         tell = progress or (lambda text: None)
-        if self._loading.locked():
-            tell("Another model is being loaded; this one is next.")
         with self._loading:
             if label not in self._pipes:
                 self._fetch(entry, tell)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gradio as gr
@@ -12,6 +13,9 @@ from mm.pipeline import Pipeline
 
 from .common import sentences
 from .models import Models, Task
+
+# A model that takes long keeps other models waiting, and no other thread of the server.
+_LOADER = ThreadPoolExecutor(1, thread_name_prefix="mm-load")
 
 
 class Picker:
@@ -93,14 +97,14 @@ class Picker:
             with sentences():
                 if model not in models.labels(task):
                     raise OptionError(f"unknown model {model!r}; known: {', '.join(models.labels(task))}")
-                said = ""
+                said = "Another model is being loaded first."
 
                 def tell(text: str) -> None:
                     nonlocal said
                     said = text
 
                 began = time.perf_counter()
-                loading = asyncio.create_task(asyncio.to_thread(models.load, model, tell))
+                loading = asyncio.get_running_loop().run_in_executor(_LOADER, models.load, model, tell)
                 while not (await asyncio.wait([loading], timeout=0.3))[0]:
                     seconds = time.perf_counter() - began
                     yield [f"{said} ({seconds:.0f} s)", *[gr.skip()] * (1 + len(outputs))]

@@ -101,8 +101,8 @@ def test_every_endpoint_has_a_name_and_models_are_loaded_by_it(server: str) -> N
         *("/draw", "/cancel_drawing", "/restore", "/load_drawing_model"),
         *("/ended", "/held", "/tried"),  # of the tests
     }
-    about = client.predict("nano-vl2", api_name="/load_reading_model")
-    assert "nano-vl2 · 4,096 tokens of context" in str(about)
+    for name in ("/load_chat_model", "/load_reading_model"):
+        assert "nano-vl2 · 4,096 tokens of context" in str(client.predict("nano-vl2", api_name=name))
     assert "toy-janus · 1,536 tokens of context" in str(client.predict("toy-janus", api_name="/load_drawing_model"))
     with pytest.raises(AppError, match="toy-janus"):
         client.predict("toy-janus", api_name="/load_reading_model")
