@@ -67,6 +67,8 @@ class Chat(gr.ChatInterface):
             concurrency_limit=None,
             analytics_enabled=False,
         )
+        # Gradio's own are new at each start of the server, after which nothing that was saved could be opened.
+        self.saved_conversations.secret = self.saved_conversations.storage_key = "mm-conversations"
 
     def _generate_chat_title(self, conversation: list[Any]) -> str:
         turns = [turn for turn in conversation if isinstance(turn, Mapping) and turn.get("role") == "user"]
@@ -82,7 +84,7 @@ class Chat(gr.ChatInterface):
             index = None
         if index is None and not conversation:
             return None, known
-        index, known = super()._save_conversation(index, conversation, known)
+        index, known = super()._save_conversation(index, for_browser(conversation), known)
         return index, known[:MOST_SAVED]
 
     def _delete_conversation(
@@ -173,6 +175,17 @@ class Chat(gr.ChatInterface):
 
     def _ready(self) -> Any:
         return gr.update(**READY, placeholder=self._placeholder)
+
+
+def for_browser(turns: Sequence[Turn]) -> list[Turn]:
+    """A conversation to be saved. Of files it holds the paths alone: where Gradio sees a file that was uploaded to an
+    earlier server, it opens nothing of all that is saved."""
+    kept = []
+    for turn in turns:
+        text, files = content_of(turn.get("content"))
+        content = [*({"type": "file", "file": {"path": path}} for path in files), *([text] if text else [])]
+        kept.append({"role": turn["role"], "content": content, "metadata": turn.get("metadata")})
+    return kept
 
 
 def reopened(saved: object) -> list[Turn]:

@@ -7,7 +7,7 @@ import base64
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +16,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from mm.drawn_file import Recipe
+from tests.apps.test_hostile_requests import write_bomb
 
 ROOT = Path(__file__).parents[2]
 OUT = Path(__file__).parent / "out"
@@ -267,6 +268,19 @@ def test_edit_undo_and_reopen(context: BrowserContext, server: str) -> None:
     expect(page.locator(".thumbnail-item img")).to_be_visible()
 
 
+def test_an_answer_is_tried_again(context: BrowserContext, server: str) -> None:
+    page = opened(context, server, "Chat")
+    page.locator("input[type=file]").first.set_input_files(RECEIPT)
+    expect(page.locator("img:visible").first).to_be_visible(timeout=WAIT_MS)
+    page.get_by_label("number input for Longest answer").fill("1")
+    ask(page, "What is the total?")
+    expect(conversation(page).get_by_text("tokens in, 1 out")).to_be_visible(timeout=WAIT_MS)
+    page.get_by_label("number input for Longest answer").fill("64")
+    page.get_by_role("button", name="Retry").click()
+    expect(conversation(page).get_by_text("19.10", exact=True)).to_be_visible(timeout=WAIT_MS)  # its picture is there
+    expect(conversation(page).get_by_text("tokens in, 1 out")).to_have_count(0)
+
+
 def test_a_stopped_answer_shows_its_counts(context: BrowserContext, server: str) -> None:
     page = opened(context, server, "Chat")
     page.locator("input[type=file]").first.set_input_files(RECEIPT)
@@ -295,16 +309,28 @@ def test_the_plot_is_that_of_the_page_read_last(context: BrowserContext, server:
         page.get_by_role("button", name="Clear").locator("visible=true").click()
 
 
+def write(content: bytes) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "message"), [("a.png", "<svg/>", "SVG drawing"), ("a.pdf", "%PDF-1.7 x", "cannot be rendered")]
+    ("name", "make", "message"),
+    [
+        ("drawing.png", write(b"<svg/>"), "SVG drawing"),
+        ("page.png", write(b"<html></html>"), "web page"),
+        ("cut.pdf", write(b"%PDF-1.7 x"), "cannot be rendered"),
+        ("bomb.pdf", lambda path: write_bomb(path, 4096), "cannot be rendered"),
+        ("giant.png", Image.new("1", (20_000, 10_000)).save, "too large to open safely|the limit is 50,000,000"),
+        ("heavy.png", write(bytes(3 * 2**20)), "exceed the maximum allowed size of 2"),
+    ],
 )
 def test_a_bad_file_is_a_sentence_in_the_page(
-    context: BrowserContext, server: str, tmp_path: Path, name: str, content: str, message: str
+    context: BrowserContext, server: str, tmp_path: Path, name: str, make: Callable[[Path], object], message: str
 ) -> None:
-    (tmp_path / name).write_text(content)
+    make(tmp_path / name)
     page = opened(context, server, "OCR and charts")
     page.locator("input[type=file][accept*=pdf]").set_input_files(tmp_path / name)
-    expect(page.get_by_text(message).first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text(re.compile(message)).first).to_be_visible(timeout=WAIT_MS)
 
 
 def test_an_answer_makes_no_browser_ask_another_server(browser: Browser, server: str) -> None:

@@ -177,6 +177,22 @@ def test_a_reopened_conversation_says_what_is_lost(tmp_path: Path, monkeypatch: 
     assert conversation.reopened([gone]) == [{"role": "user", "content": [conversation.LOST, "What?"]}]
 
 
+def test_saved_conversations_are_opened_by_the_next_server(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the browser keeps is named and closed the same at each start, and holds no file of Gradio, whose place it
+    would check before it hands over anything."""
+    components = httpx.get(f"{server}/config").json()["components"]
+    (store,) = (part["props"] for part in components if part["type"] == "browserstate")
+    assert store["storage_key"] == store["secret"] == "mm-conversations"
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    picture = {"path": "/tmp/of another server/a.png", "meta": {"_type": "gradio.FileData"}}
+    asked = {"role": "user", "content": [{"type": "file", "file": picture}, {"type": "text", "text": "What?"}]}
+    saved = conversation.for_browser([asked])
+    assert "meta" not in json.dumps(saved[0]["content"]) and picture["path"] in json.dumps(saved)
+    assert conversation.reopened(saved) == [{"role": "user", "content": [conversation.LOST, "What?"]}]
+
+
 def test_saved_conversations_are_named_in_words() -> None:
     title = conversation.Chat._generate_chat_title
     picture = {"type": "file", "file": {"path": "a.png"}}
