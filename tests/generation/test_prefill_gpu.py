@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mm.devices import steady_attention
 from mm.language.decoder import Decoder
 from mm.language.moe import grouped_is_static
 from mm.transforms.fuse import fuse
@@ -116,7 +117,7 @@ def states(model, blocks, rows, tokens, *, length=520):
     for place, block in zip(embeds, blocks, strict=True):
         place[: len(block)] = block
     numbers = torch.tensor([rows, [0] * len(rows), [len(block) for block in blocks]], device="cuda")
-    with torch.inference_mode():
+    with torch.inference_mode(), steady_attention(embeds.device):  # as in the engine's thread
         found = model.prompts(embeds, rows=numbers[0], starts=numbers[1], counts=numbers[2], cache=cache)
     kept = [
         [tensor[row, : len(block)] for layer in cache.layers for tensor in layer.tensors]
@@ -169,7 +170,7 @@ def test_prompts_do_not_wait_for_the_device(mixed):
         for mode in ("default", "error"):  # the first time libraries set themselves up
             torch.cuda.set_sync_debug_mode(mode)
             try:
-                with torch.inference_mode():
+                with torch.inference_mode(), steady_attention(embeds.device):
                     model.prompts(embeds, rows=rows, starts=starts, counts=counts, cache=cache, visible=visible)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
@@ -195,7 +196,7 @@ def test_later_pieces_with_shared_heads_hold_no_scores(dtype):
     query = torch.randn(1, 2048, 32, 64, device="cuda", dtype=dtype)
     key, value = (torch.randn(1, 4096, 4, 64, device="cuda", dtype=dtype) for _ in range(2))
     mask = torch.arange(4096, device="cuda") <= torch.arange(2048, 4096, device="cuda")[:, None]
-    with torch.inference_mode():
+    with torch.inference_mode(), steady_attention(query.device):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         found = attend(query, key, value, mask[None, None], scale=0.125)
