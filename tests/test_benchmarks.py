@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -127,3 +129,26 @@ def test_the_gpu_round_names_a_part_that_it_does_not_know(tmp_path: Path) -> Non
     assert ran.returncode == 2
     assert ran.stderr == "error: no part is called time\n"
     assert not list((tmp_path / "out").glob("*.log"))  # nothing was begun
+
+
+def test_the_gpu_round_asks_for_options_recipes_and_groups_that_there_are(tmp_path: Path) -> None:
+    for model in ("vl2", "janus"):
+        (tmp_path / model).mkdir()
+    parts = ["tests", "times", "captions", "vl2", "vq", "janus", "scores"]
+    command = ["bash", str(HARNESS.with_name("gpu_round.sh")), str(tmp_path), *parts]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHON": "echo"})
+    lines = [line.split() for part in parts for line in (tmp_path / f"{part}.log").read_text().splitlines()]
+    assert len(lines) == 1 + 1 + 3 + 1 + 1 + 1 + 2
+
+    @cache
+    def told(*program: str) -> str:
+        command = [sys.executable, *program, "--help"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, cwd=HARNESS.parent.parent).stdout
+
+    for words in lines:
+        known = told(*words[: 3 if words[1] == "mm" else 2 if words[0] == "-m" else 1])
+        assert [word for word in words if word.startswith("--") and word.partition("=")[0] not in known] == []
+    for word in (word for words in lines for word in words if word.startswith(("configs/", "mm/"))):
+        assert (HARNESS.parent.parent / word).exists(), word
+    times = lines[1]
+    assert set(times[times.index("--groups") + 1].split(",")) <= set(gpu.GROUPS)
