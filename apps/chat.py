@@ -56,11 +56,11 @@ def build_page(models: Models) -> Page:
         message: Mapping[str, Any],
         history: list[Turn],
         task: str,
-        system: str,
+        system: str | None,
         max_new_tokens: float,
         temperature: float,
         top_p: float,
-        seed: float,
+        seed: float | None,
         model: str | None,
         request: gr.Request,
     ) -> AsyncIterator[tuple[list[Turn], dict[str, Any] | None]]:
@@ -70,20 +70,20 @@ def build_page(models: Models) -> Page:
             message: text and uploaded image files.
             history: earlier messages.
             task: "Ask", or "Find in the image" to get boxes.
-            system: text before the conversation.
+            system: text before the conversation; may be empty.
             max_new_tokens: longest answer in tokens.
             temperature: 0 takes the most likely token.
             top_p: sample from the most likely tokens that make up this probability.
-            seed: makes sampling repeatable; -1 takes another one each time.
+            seed: makes sampling repeatable; -1 or an empty field takes another one each time.
             model: its name in the list.
         """
         with sentences(), models.using(model, "chat") as pipe, sessions.place(models.line, request) as place:
             options = ChatOptions(
-                system=system.strip() or None,
+                system=(system or "").strip() or None,
                 max_new_tokens=int(max_new_tokens),
                 temperature=temperature or None,
                 top_p=top_p if temperature and top_p < 1 else None,
-                seed=None if seed < 0 else int(seed),
+                seed=None if seed is None or seed < 0 else int(seed),
             )
             turns = await asyncio.to_thread(conversation, history, message, task)
             if pipe.needs_image and not any(turn.images for turn in turns):

@@ -350,8 +350,11 @@ def shown_table(tables: Tables, page: DocumentPage | None) -> tuple[pd.DataFrame
     frame = next((frame for own, frame in tables if own == page), None)
     if frame is None or page is None:
         return pd.DataFrame(), redrawn(None), None
-    label = f"{page.name if len(tables) > 1 else 'The same data'}, drawn again: compare it with the page"
-    return frame, redrawn(frame, label), keep_file("table.csv", partial(frame.to_csv, index=False))
+    return (
+        frame,
+        redrawn(frame, f"The same data, drawn again: compare it with {page.name}"),
+        keep_file("table.csv", partial(frame.to_csv, index=False)),
+    )
 
 
 def ending(done: Sequence[PageRead], num_pages: int) -> str:

@@ -32,6 +32,14 @@ def test_help_is_the_apps_own(words: list[str], capsys: pytest.CaptureFixture[st
     assert "--max-upload-mb" in result.stdout
 
 
+@pytest.mark.parametrize("name", ["front", "chat", "ocr_chart", "text_to_image"])
+def test_an_app_is_a_program_of_a_checkout(name: str) -> None:
+    command = [sys.executable, "-m", f"apps.{name}", "--port", "none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'none' is not a whole number from 1 to 65535" in done.stderr and "Traceback" not in done.stderr
+
+
 def test_from_another_folder(tmp_path: Path) -> None:
     code = "from mm.cli.app_command import *; find_apps(); print(find_spec('mm.apps.chat').origin)"
     command = [sys.executable, "-c", code]

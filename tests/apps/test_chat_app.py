@@ -46,6 +46,18 @@ def test_several_questions_about_one_image(client: Client) -> None:
     assert "| the total | 1 | " in turns[2]["content"]
 
 
+def test_a_field_may_be_empty(client: Client) -> None:
+    _, data = ask(client, "What is the total?", "receipt.png", seed=None, system=None)
+    assert data["text"] == "19.10"
+
+
+def test_a_box_is_drawn_on_its_image(client: Client) -> None:
+    turns, data = ask(client, "the red circle", "receipt.png", "scene.png", task=conversation.FIND)
+    assert [box["image_index"] for box in data["boxes"]] == [1]
+    assert Image.open(turns[1]["content"]).size == Image.open(EXAMPLES / "scene.png").size
+    assert "| the red circle | 2 | " in turns[2]["content"]
+
+
 def test_two_visitors_do_not_see_each_other(server: str) -> None:
     first, second = Client(server, verbose=False), Client(server, verbose=False)
     ask(first, "What is the total?", "receipt.png")

@@ -94,7 +94,7 @@ def test_pages_of_one_name_keep_their_own_tables(tmp_path: Path, monkeypatch: py
     for page, value in ((first, "1"), (second, "2")):
         frame, plot, file = ocr_chart.shown_table(read, page)
         assert frame["n"].tolist() == [value] and file is not None
-        assert plot.label == f"{page.name}, drawn again: compare it with the page"
+        assert plot.label == f"The same data, drawn again: compare it with {page.name}"
 
 
 def test_a_table_that_was_cut_is_told_of() -> None:
