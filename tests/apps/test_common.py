@@ -3,11 +3,14 @@
 import asyncio
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import gradio as gr
+import httpx
 import pytest
 from PIL import Image
 
@@ -15,6 +18,8 @@ from apps import common, server
 from apps.line import Line
 from mm.errors import ImageError, OptionError, ResourceError
 from mm.pipeline import Pipeline
+
+ROOT = Path(__file__).parents[2]
 
 
 def options(*words: str) -> server.ServeOptions:
@@ -208,3 +213,31 @@ def test_what_is_made_while_its_visitor_leaves_ends_at_once_and_nobody_ends_what
 
     assert [reason == "cancelled" for reason in asyncio.run(scene())] == [True, *[False] * 5]
     assert sessions.count() == 0
+
+
+SECRET_PAGE = """
+import os, sys, gradio
+from apps import server
+with gradio.Blocks() as demo:
+    gradio.Markdown("secret")
+print(server.serve(demo, server.parse_arguments(sys.argv[1:], "app", "")[1]), flush=True)
+sys.stdin.read()
+os._exit(0)
+"""
+
+
+def test_a_password_and_a_prefix_hold() -> None:
+    command = [sys.executable, "-c", SECRET_PAGE, "--auth", "ada:a:b", "--root-path", "/mm"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdin is not None
+        with httpx.Client(base_url=process.stdout.readline().strip(), timeout=60) as visitor:
+            assert "secret" not in visitor.get("/").text
+            for route in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/hostname"):
+                assert visitor.get(route).status_code == 401, route
+            assert visitor.post("/gradio_api/upload", files={"files": ("a.png", b"x")}).status_code == 401
+            assert visitor.post("/login", data={"username": "ada", "password": "a"}).status_code == 400
+            assert visitor.post("/login", data={"username": "ada", "password": "a:b"}).status_code == 200
+            config = visitor.get("/config").json()
+            assert "secret" in str(config["components"]) and config["root"].endswith("/mm")
+        process.stdin.close()
+        process.wait(30)
