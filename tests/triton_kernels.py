@@ -14,11 +14,18 @@ import torch
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
 
-runs = pytest.mark.skipif(DEVICE == "cpu" and not INTERPRETED, reason="no CUDA device; see the last test of this file")
+_has_kernels = pytest.mark.skipif(
+    DEVICE == "cpu" and not INTERPRETED, reason="no CUDA device; see the last test of this file"
+)
 on_gpu = pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device")
 starts_interpreter = pytest.mark.skipif(
     INTERPRETED or DEVICE == "cuda", reason="this is that process, or there is a GPU"
 )
+
+
+def runs(test):
+    """A test of kernels: among those of ``-m gpu``, and of the interpreter's process."""
+    return pytest.mark.gpu(_has_kernels(test))
 
 
 def run_in_interpreter(file: str) -> None:

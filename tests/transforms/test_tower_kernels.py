@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mm.config import SamConfig, VisionConfig, VQConfig
+from mm.devices import exact_convolutions
 from mm.generation.vq import VQTokenizer
 from mm.graphed import Graphed, release_graphs
 from mm.transforms.compile import compile_encoder
@@ -126,7 +127,8 @@ def test_attention_with_terms_of_rows_and_columns(down, across):
 def test_a_picture_is_that_of_the_modules():
     plain = tokenizer()
     vectors = torch.nn.functional.normalize(numbers(1, 4, 5, 8), dim=-1)
-    close(FastPaint(plain, plain.config)(vectors), plain.paint(vectors))
+    with exact_convolutions(torch.device(DEVICE), torch.float32):
+        close(FastPaint(plain, plain.config)(vectors), plain.paint(vectors))
     assert FastPaint.suits(plain.config) and not FastPaint.suits(vq_config(24, (1,)))
 
 
@@ -149,7 +151,8 @@ def test_a_tower_gives_what_its_modules_give(kind):
     path, plain = (FastSam(tower), tower.encode_plainly) if kind == "sam" else (FastSiglip(tower), tower.plainly)
     views = numbers(2, 3, side, side)
     assert takes(tower)
-    close(path(views), plain(views), 1e-4)
+    with exact_convolutions(torch.device(DEVICE), torch.float32):
+        close(path(views), plain(views), 1e-4)
 
 
 @runs
