@@ -80,7 +80,6 @@ class Objective(StepObjective):
         image_mean, image_std: the processor's normalisation, in units of 0..1.
         char_map_blank: weight of patches without text in the character map.
         length_power: every answer token of a row with n of them weighs ``n ** length_power``.
-        train_encoder: False leaves the vision encoder as it is, and the character map out.
         char_map_weights: the weight of the character map at the start and at the end of the schedule.
     """
 
@@ -97,15 +96,12 @@ class Objective(StepObjective):
         image_std: tuple[float, ...],
         char_map_blank: float,
         length_power: float,
-        train_encoder: bool = True,
         char_map_weights: tuple[float, float] = (0.5, 0.1),
     ) -> None:
         super().__init__(model)
-        self.char_map_weights = char_map_weights if train_encoder else (0.0, 0.0)
+        self.char_map_weights = char_map_weights
         width = int(model.vision.embed_dim)  # type: ignore[arg-type]
         self.char_head = nn.Linear(width, 2 * NUM_CHARACTERS)
-        for module in (model.vision, self.char_head):
-            module.requires_grad_(train_encoder)
         self.char_map_blank = char_map_blank
         self.length_power = length_power
         self.register_buffer("mean", torch.tensor(image_mean).view(3, 1, 1), persistent=False)

@@ -38,7 +38,6 @@ class LossRecipe:
     char_map_end: float
     char_map_blank: float  # weight of patches without text
     length_power: float  # a row's answer tokens weigh num_tokens ** length_power each
-    train_encoder: bool  # False leaves the vision encoder as it is, and the character map out
 
 
 @dataclass(frozen=True, kw_only=True)

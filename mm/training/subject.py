@@ -69,7 +69,6 @@ def _reading(recipe: Recipe, loss: LossRecipe, folder: Path) -> Subject:
             image_std=processor.spec.image_std,
             char_map_blank=loss.char_map_blank,
             length_power=loss.length_power,
-            train_encoder=loss.train_encoder,
             char_map_weights=(loss.char_map_start, loss.char_map_end),
         )
 

@@ -175,25 +175,3 @@ def test_ignored_character_labels_take_no_part(
         losses = objective(ignored, 1.0)
     assert float(losses.character) == 0
     assert float(losses.total) == float(losses.answer)
-
-
-def test_an_encoder_that_is_not_trained_gets_no_gradient(
-    toy_folder: Path, processor: VL2Processor, samples: list[Sample]
-) -> None:
-    objective = Objective(
-        build_model(load_config(toy_folder), device="cpu"),
-        image_mean=(0.5,) * 3,
-        image_std=(0.5,) * 3,
-        char_map_blank=0.2,
-        length_power=-0.5,
-        train_encoder=False,
-    ).train()
-    initialize(objective, torch.Generator().manual_seed(0))
-    encoded = SampleEncoder(processor, BUCKETS).encode(samples[1], 0, 1)
-    assert encoded is not None
-    assert objective.weight(0.0) == objective.weight(1.0) == 0
-    objective(_batch(encoded[1]), objective.weight(0.5)).total.backward()
-    for name, parameter in objective.named_parameters():
-        if not name.endswith("e_score_correction_bias"):  # moved by the load of the experts
-            frozen = name.startswith(("model.vision.", "char_head."))
-            assert (parameter.grad is None) == frozen == (not parameter.requires_grad), name
