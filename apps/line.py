@@ -3,10 +3,13 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from mm.errors import BusyError
+
+T = TypeVar("T")
 
 RUNNING, WAITING = 8, 32  # of a server; the engine steps together what runs
 _LOOK_S, _TELL_S = 0.1, 1.0
@@ -36,6 +39,17 @@ class Place:
                 told, when = ahead, time.monotonic()
                 yield f"Waiting: place {ahead} of {self._line.num_waiting} in the queue."
             await asyncio.sleep(_LOOK_S)
+
+    async def unless_cancelled(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """What some work gives; None soon after the place is given up, whatever a thread of the work still does."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK_S))[0]:
+                if self.cancelled:
+                    return None
+            return task.result()
+        finally:
+            task.cancel()
 
 
 class Line:

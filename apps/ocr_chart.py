@@ -117,7 +117,7 @@ def build_page(models: Models) -> gr.Blocks:
             model: its name in the list.
         """
         with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
-            pages = await pages_of(files)
+            pages = await place.unless_cancelled(pages_of(files)) or []
             async for said in place.wait():
                 yield (said, *[gr.skip()] * 8)
             yield ("Reading ...", *[gr.skip()] * 3, gr.BarPlot(visible=False), *[gr.skip()] * 4)
@@ -202,7 +202,7 @@ def build_page(models: Models) -> gr.Blocks:
         """
         with sentences(), models.using(model, "read") as pipe, sessions.place(models.line, request) as place:
             text = check_question(question)
-            pages = await pages_of(files)
+            pages = await place.unless_cancelled(pages_of(files)) or []
             async for said in place.wait():
                 yield said
             if place.cancelled:

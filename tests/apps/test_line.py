@@ -54,6 +54,28 @@ def test_who_gives_up_lets_the_next_one_in() -> None:
     assert line.num_waiting == 0
 
 
+def test_who_gives_up_leaves_the_line_while_something_is_prepared() -> None:
+    """As a PDF is, which may take a minute."""
+    line = Line()
+
+    async def scene() -> None:
+        prepared = asyncio.Event()
+
+        async def prepare() -> str:
+            await prepared.wait()
+            return "pages"
+
+        with line.place() as place:
+            asyncio.get_running_loop().call_later(0.01, prepared.set)
+            assert await place.unless_cancelled(prepare()) == "pages"
+            prepared.clear()
+            asyncio.get_running_loop().call_later(0.01, place.cancel)
+            assert await place.unless_cancelled(prepare()) is None
+
+    asyncio.run(scene())
+    assert line.num_running == 0
+
+
 def test_too_many_are_told_to_come_back() -> None:
     line = Line(running=1, waiting=1)
     full = pytest.raises(BusyError, match="the queue is full: 1 wait already. Try again in a minute.")
