@@ -5,7 +5,7 @@
 # A part that fails or outlasts its time is named at the end, and the others run. Each writes OUT/PART.log, and ends
 # within ten minutes. janus begins with the image tokenizer of vq; scores are of the models that OUT has by then.
 # Variables: PYTHON; VL2_SECONDS, VQ_SECONDS and JANUS_SECONDS, in which a run compiles, trains, whatever its recipe
-# says, and saves; LIMIT questions a row.
+# says, and saves; IMAGES to caption; LIMIT questions a row.
 set -uo pipefail
 out=$(realpath -m "${1:?the folder for results}")
 shift
@@ -26,11 +26,11 @@ times() {
 
 captions() {
   local failed=0
-  timeout 160 $python benchmarks/throughput.py --model deepseek-ai/deepseek-vl2-tiny --random-weights --device cuda \
+  timeout 120 $python benchmarks/throughput.py --model deepseek-ai/deepseek-vl2-tiny --random-weights --device cuda \
     --dtype bfloat16 --repeat 2 || failed=1
   for size in tiny small; do
-    timeout 200 $python -m benchmarks.caption --model deepseek-ai/deepseek-vl2-$size --random-weights --device cuda \
-      --images 128 --batch-size 16 || failed=1
+    timeout 235 $python -m benchmarks.caption --model deepseek-ai/deepseek-vl2-$size --random-weights --device cuda \
+      --images "${IMAGES:-512}" --batch-size 16 || failed=1
   done
   return $failed
 }
