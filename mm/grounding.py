@@ -8,6 +8,7 @@ it is scanned, never evaluated, and whatever cannot be read becomes a box that i
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -70,7 +71,7 @@ def parse_boxes(text: str, image_sizes: Sequence[tuple[int, int]]) -> list[Box]:
     boxes: list[Box] = []
     label, image_index = "", len(image_sizes) - 1
     tags = list(_TAGS.finditer(text))
-    spans = [(tag, text[tag.end() : following.start()]) for tag, following in zip(tags, tags[1:], strict=False)]
+    spans = [(tag, text[tag.end() : following.start()]) for tag, following in pairwise(tags)]
     if tags:
         image_index = _named_image(text[: tags[0].start()], image_index, len(image_sizes))
         spans.append((tags[-1], text[tags[-1].end() :]))

@@ -8,6 +8,7 @@ its neighbour raises ``DoesNotFitError`` and the renderer starts anew, so that a
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -183,7 +184,7 @@ class Sheet:
             self.prints.append(Print(cell.text, cell.font, round(x), baseline))
             self.smallest = min(self.smallest, ascender(cell.font))
         order = sorted(range(len(cells)), key=lambda i: boxes[i][0])
-        for before, after in zip(order, order[1:], strict=False):
+        for before, after in pairwise(order):
             if boxes[after][0] - boxes[before][2] < 0.55 * above:
                 raise DoesNotFitError(f"{cells[before].text!r} and {cells[after].text!r} come too near")
         self.rows.append(" ".join(cells[i].text for i in order))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from numpy.random import Generator
 
@@ -129,7 +130,7 @@ def _value_grid(canvas: ChartCanvas, area: _Area) -> None:
         return ((at, top), (at, bottom)) if area.sideways else ((left, at), (right, at))
 
     if style.grid == "bands":
-        for low, high in list(zip(ticks, ticks[1:], strict=False))[::2]:
+        for low, high in list(pairwise(ticks))[::2]:
             (a, b), (c, d) = ends(low)[0], ends(high)[1]
             shade = tuple(round(0.6 * p + 0.4 * q) for p, q in zip(style.plot, style.line, strict=True))
             canvas.rectangle((min(a, c), min(b, d), max(a, c), max(b, d)), (shade[0], shade[1], shade[2]))
@@ -286,7 +287,7 @@ def _bar_figure(
 
 def _crosses(box: Box, points: Sequence[Point]) -> bool:
     """Whether a line through points runs through a box (looked at in 40 places of each piece)."""
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         for i in range(41):
             x, y = x0 + (x1 - x0) * i / 40, y0 + (y1 - y0) * i / 40
             if box[0] <= x <= box[2] and box[1] <= y <= box[3]:

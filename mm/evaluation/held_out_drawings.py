@@ -6,6 +6,8 @@ groups. Outlines and shades are those of the held-out scenes. Captions are of th
 away from.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.random import Generator
 from PIL import Image
@@ -110,7 +112,7 @@ def _spots(
 def _clear(groups: list[Group], layout: str) -> bool:
     """Whether each group is clearly behind the one before it."""
     middles = [np.mean(group.centres, axis=0) for group in groups]
-    for one, other in zip(middles, middles[1:], strict=False):
+    for one, other in pairwise(middles):
         along, beside = (other - one)[:: 1 if layout == "row" else -1]
         if along < 1.4 * abs(beside):
             return False

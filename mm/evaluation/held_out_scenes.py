@@ -9,6 +9,7 @@ from left to right or from top to bottom. Outlines, shades and arrangements are 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -185,7 +186,7 @@ def _arranged(
         turn = float(rng.uniform(-0.12, 0.12)) if chance(rng, 0.4) else 0.0
         groups.append(Group(colour, shape, extent, radius, turn, tuple(sorted(centres))))
     middles = [np.mean(group.centres, axis=0) for group in groups]
-    for one, other in zip(middles, middles[1:], strict=False):
+    for one, other in pairwise(middles):
         along, across = (other - one)[:: 1 if layout == "row" else -1]
         if along < 1.5 * abs(across):
             return None

@@ -6,7 +6,7 @@ a size, how things stand) may be anything.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 from mm.evaluation.captions import NUMBERS
 from mm.evaluation.scene_checker import Piece, Seen
@@ -118,7 +118,7 @@ def _stands(wish: Wish, groups: Sequence[Sequence[Piece]]) -> bool:
     if not wish.layout:
         return True
     middles = [_middle(group) for group in groups]
-    for (x0, y0), (x1, y1) in zip(middles, middles[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(middles):
         along, across_by = (x1 - x0, y1 - y0) if wish.layout == "row" else (y1 - y0, x1 - x0)
         if along <= abs(across_by):
             return False

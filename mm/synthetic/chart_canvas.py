@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Canvas:
     def line(self, points: Sequence[Point], ink: Colour, width: float, dash: float = 0.0) -> None:
         """A run of straight pieces; ``dash`` > 0 is the length of its dashes."""
         stroke = self._stroke(width)
-        for start, end in zip(points, points[1:], strict=False):
+        for start, end in pairwise(points):
             if dash > 0:
                 length = math.dist(start, end)
                 steps = max(1, int(length / dash))

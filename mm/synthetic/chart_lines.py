@@ -1,6 +1,7 @@
 """The lines of a chart, with markers and numbers."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mm.synthetic.chart_axes import LegendKey
 from mm.synthetic.chart_canvas import Canvas, Point
@@ -21,9 +22,7 @@ def _smoothed(points: Sequence[Point], steps: int = 8) -> list[Point]:
         before, behind = points[index][1] - points[index - 1][1], points[index + 1][1] - points[index][1]
         if before * behind > 0:
             slopes[index] = 2 * before * behind / (before + behind)
-    for (one, other), (rise, fall) in zip(
-        zip(points, points[1:], strict=False), zip(slopes, slopes[1:], strict=False), strict=True
-    ):
+    for (one, other), (rise, fall) in zip(pairwise(points), pairwise(slopes), strict=True):
         for step in range(1, steps + 1):
             t = step / steps
             cubic, square = t * t * t, t * t
@@ -36,7 +35,7 @@ def _smoothed(points: Sequence[Point], steps: int = 8) -> list[Point]:
 def _stairs(points: Sequence[Point]) -> list[Point]:
     """Level pieces around each point, joined by upright ones half-way."""
     found = [points[0]]
-    for one, other in zip(points, points[1:], strict=False):
+    for one, other in pairwise(points):
         middle = (one[0] + other[0]) / 2
         found += [(middle, one[1]), (middle, other[1])]
     return [*found, points[-1]]

@@ -8,7 +8,7 @@ said.
 import math
 import zlib
 from dataclasses import replace
-from itertools import accumulate, combinations
+from itertools import accumulate, combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,7 @@ def _arranged(dice: Dice, background: str, groups: list[Group]) -> Scene | None:
         boxes = sorted(shape_box(group.shape, spot, radius) for spot in spots)
         middle = [sum(values) / len(spots) for values in zip(*spots, strict=True)]
         placed.append((replace(group, boxes=tuple(boxes)), middle))
-    for (_, one), (_, other) in zip(placed, placed[1:], strict=False):
+    for (_, one), (_, other) in pairwise(placed):
         along, across = (b - a for a, b in list(zip(one, other, strict=True))[:: 1 if layout == "row" else -1])
         if along < 1.3 * abs(across):
             return None

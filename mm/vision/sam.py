@@ -5,6 +5,7 @@ Letters: N views (or windows), H and W patches down and across, P = H W, A heads
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class SamEncoder(VisionTransformerSAM):
         self.downsamples = nn.Sequential(
             *(
                 nn.Conv2d(before, after, kernel_size=3, stride=2, padding=1, bias=False)
-                for before, after in zip(widths, widths[1:], strict=False)
+                for before, after in pairwise(widths)
             )
         )
         self.hd_alpha_downsamples = nn.Parameter(torch.zeros(1))
